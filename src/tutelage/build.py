@@ -1,0 +1,307 @@
+"""From a recipe to objects. Nothing is written here, so a mistake costs nothing."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from tutelage import rng
+from tutelage.data import (
+    DATASETS,
+    EvalLoader,
+    Pictures,
+    Source,
+    Split,
+    TrainLoader,
+    Views,
+    divide,
+)
+from tutelage.distiller import Distiller, Schedule, Weight
+from tutelage.errors import NetworkError, SettingError, TeacherError
+from tutelage.methods import METHODS
+from tutelage.models import NETWORKS
+from tutelage.models.checkpoints import load_into, read_state
+from tutelage.models.network import Network
+from tutelage.models.saved import Description, load
+from tutelage.provenance import code_digest, digest, digest_file
+from tutelage.recipes import Recipe, plain
+from tutelage.tasks import Classification
+from tutelage.teachers import LiveTeacher
+from tutelage.types import InputSpec
+
+__all__ = ["Built", "build", "code_of", "content_of", "identity_of"]
+
+EVALUATION_BATCH = 500
+
+
+class Built(NamedTuple):
+    """The objects of a run.
+
+    Attributes:
+        recipe: they were built from.
+        source, split: pictures.
+        student: wrapped with what it wants to be shown; `description` says how to make it anew.
+        teacher: None in a run without one.
+        distiller: student, teacher, methods and weights.
+        train: batches to train on.
+        validation, test: pictures as they are; test is None where a choice is being made.
+        content: digests of what the recipe only names: pictures and weights.
+    """
+
+    recipe: Recipe
+    source: Source
+    split: Split
+    student: Network
+    description: Description
+    teacher: Network | None
+    distiller: Distiller
+    train: TrainLoader
+    validation: EvalLoader
+    test: EvalLoader | None
+    content: dict[str, str]
+
+
+def build(
+    recipe: Recipe,
+    *,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    data: Source | None = None,
+    with_test: bool = True,
+) -> Built:
+    """Makes everything that a run needs.
+
+    Args:
+        student, teacher, data: take the place of the recipe's entries.
+        with_test: False leaves test out of the result, so that a choice cannot see it.
+
+    Raises:
+        TutelageError: something does not exist, or does not fit together.
+    """
+    source = data or _source(recipe.data.source)
+    content = _content(recipe, source)
+    split = _split(source, recipe)
+    if not with_test:
+        split = replace(split, test=split.test.take(torch.empty(0, dtype=torch.int64)))
+    network, description = _student(recipe, source, student)
+    guide = _teacher(recipe, source, teacher)
+    task = Classification(**recipe.task)
+    _check(recipe, source, network, guide)
+    distiller = Distiller(
+        network,
+        None if guide is None else LiveTeacher(guide),
+        methods=_methods(recipe.methods),
+        task=task,
+        task_weight=_weight(recipe.task_weight),  # pyright: ignore[reportArgumentType]
+        taps=recipe.taps,
+        seed=recipe.seed,
+    )
+    settings = recipe.train
+    train = TrainLoader(
+        split.train,
+        Views(**recipe.data.views),
+        batch_size=settings.batch_size,
+        labelled_per_batch=settings.labelled_per_batch,
+        seed=recipe.seed,
+        num_views=recipe.data.num_views,
+        mix=partial(task.mix_targets, num_classes=len(source.classes)),
+    )
+    return Built(
+        recipe,
+        source,
+        split,
+        network,
+        description,
+        guide,
+        distiller,
+        train,
+        EvalLoader(split.validation, batch_size=EVALUATION_BATCH),
+        EvalLoader(split.test, batch_size=EVALUATION_BATCH) if with_test else None,
+        content,
+    )
+
+
+def _source(entry: Mapping[str, Any]) -> Source:
+    return DATASETS[entry["name"]](**{k: v for k, v in entry.items() if k != "name"})
+
+
+def _split(source: Source, recipe: Recipe) -> Split:
+    data = recipe.data
+    return divide(
+        source,
+        limit=data.limit,
+        validation=data.validation,
+        labelled=data.labelled,
+        unlabelled=data.unlabelled,
+        split_seed=data.split_seed,
+    )
+
+
+def _spec(source: Source, entry: Mapping[str, Any] | None = None) -> InputSpec:
+    """What a network of this source wants, unless its entry says otherwise."""
+    height, width, channels = source.train.images.shape[1:]
+    entry = entry or {}
+    mean, std = tuple(entry.get("mean", source.mean)), tuple(entry.get("std", source.std))
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise NetworkError(
+                f"{name} has {len(values)} numbers, but the pictures have {channels} channel(s). "
+                "Give one number per channel."
+            )
+    return InputSpec(height, width, channels, mean, std)
+
+
+def _describe(source: Source, entry: Mapping[str, Any]) -> Description:
+    settings = {k: v for k, v in entry.items() if k not in ("name", "checkpoint", "mean", "std")}
+    return Description(entry["name"], settings, len(source.classes), _spec(source, entry))
+
+
+def _student(
+    recipe: Recipe, source: Source, given: nn.Module | None
+) -> tuple[Network, Description]:
+    entry = recipe.student
+    if given is not None:
+        network = given if isinstance(given, Network) else Network(given, _spec(source))
+        name = f"{type(given).__module__}.{type(given).__qualname__}"
+        spec = network.spec or _spec(source)
+        return network, Description(name, {}, len(source.classes), spec, given=True)
+    if "run" in entry:
+        network, description = load(Path(entry["run"]))
+        return network, description
+    description = _describe(source, entry)
+    with rng.part(recipe.seed, "student"):
+        network = description.make()
+    if "checkpoint" in entry:
+        load_into(network.module, read_state(Path(entry["checkpoint"])), entry["checkpoint"])
+    return network, description
+
+
+def _teacher(recipe: Recipe, source: Source, given: nn.Module | None) -> Network | None:
+    entry = recipe.teacher
+    if given is not None:
+        return given if isinstance(given, Network) else Network(given, _spec(source))
+    if entry is None:
+        return None
+    if "run" in entry:
+        return load(Path(entry["run"]))[0]
+    if "checkpoint" not in entry:
+        raise TeacherError(
+            f"The teacher {entry['name']} has no weights, and an untrained teacher teaches noise. "
+            f"Write FILE:{entry['name']}, or {{run: FOLDER}} of a run that trained it."
+        )
+    network = _describe(source, entry).make()
+    load_into(network.module, read_state(Path(entry["checkpoint"])), entry["checkpoint"])
+    return network
+
+
+def _check(recipe: Recipe, source: Source, student: Network, teacher: Network | None) -> None:
+    """What is better said before the first dry run than after."""
+    classes = len(source.classes)
+    for what, network in (("student", student), ("teacher", teacher)):
+        if network is None:
+            continue
+        output = network.dry_run(()).output
+        if output.ndim != 2 or output.shape[1] != classes:
+            raise (TeacherError if what == "teacher" else NetworkError)(
+                f"The {what} puts out {tuple(output.shape[1:])} numbers per picture, but the data "
+                f"has {classes} classes. Take a {what} for these classes."
+            )
+    mixes = recipe.data.views.get("mixup") or recipe.data.views.get("cutmix")
+    for name in recipe.methods:
+        if METHODS[name].needs.labels == "none":
+            continue
+        if recipe.data.labelled == 0 or mixes:
+            raise SettingError(
+                f"{name} looks at class labels, and with {'mixed pictures' if mixes else 'none'} "
+                "there is no single one. Turn off mixup and cutmix, or leave the method out."
+            )
+
+
+def _methods(entries: Mapping[str, Any]) -> dict[str, tuple[Any, Weight]]:
+    return {
+        name: (
+            METHODS[name](**{k: v for k, v in settings.items() if k != "weight"}),
+            _weight(settings["weight"]),
+        )
+        for name, settings in entries.items()
+    }
+
+
+def _weight(value: Any) -> Weight:
+    if not isinstance(value, Mapping):
+        return value
+    if "kind" in value:
+        return Schedule(**{"from_" if k == "from" else k: v for k, v in value.items()})
+    return {part: _weight(number) for part, number in value.items()}  # pyright: ignore
+
+
+# What makes two runs the same
+
+
+def content_of(pictures: Pictures) -> str:
+    """Digest of the bytes of pictures and labels."""
+    state = hashlib.sha256()
+    for tensor in (pictures.images, pictures.labels):
+        state.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+    return state.hexdigest()[:16]
+
+
+def _content(recipe: Recipe, source: Source) -> dict[str, str]:
+    content = {"train": content_of(source.train), "test": content_of(source.test)}
+    for what in ("student", "teacher"):
+        entry = getattr(recipe, what) or {}
+        if "run" in entry:
+            content[what] = digest_file(Path(entry["run"]) / "student.safetensors")
+        elif "checkpoint" in entry:
+            content[what] = digest_file(Path(entry["checkpoint"]))
+    return content
+
+
+def code_of(recipe: Recipe) -> str:
+    """Digest of the source files that shape this recipe's numbers."""
+    names = [recipe.student.get("name"), (recipe.teacher or {}).get("name")]
+    makers = [NETWORKS[name] for name in names if name in NETWORKS]
+    makers += [METHODS[name] for name in recipe.methods] + [DATASETS[recipe.data.source["name"]]]
+    named = {_module(maker) for maker in makers}
+    return code_digest(
+        ["engine.loop", "evaluation.accuracy", "evaluation.agreement", "models.saved", *named]
+    )
+
+
+def _module(maker: Any) -> str:
+    while isinstance(maker, partial):
+        maker = maker.func
+    return maker.__module__.removeprefix("tutelage.")
+
+
+def identity_of(built: Built, threads: int, device: str, versions: Mapping[str, str]) -> str:
+    """What two trials must share to be the same trial.
+
+    Where a file lies is not part of it; what is in it is.
+    """
+    recipe = plain(built.recipe)
+    recipe["data"]["source"] = {
+        k: v for k, v in recipe["data"]["source"].items() if k not in ("root", "path", "download")
+    }
+    for what in ("student", "teacher"):
+        if recipe[what] and what in built.content:
+            named = {k: v for k, v in recipe[what].items() if k not in ("run", "checkpoint")}
+            recipe[what] = named
+    for key in ("checkpoint_every", "log_every", "trackers", "threads", "device"):
+        recipe["train"].pop(key)
+    return digest(
+        {
+            "recipe": recipe,
+            "content": built.content,
+            "versions": {name: versions[name] for name in ("torch", "torchvision")},
+            "device": device,
+            "threads": threads,
+            "code": code_of(built.recipe),
+        }
+    )

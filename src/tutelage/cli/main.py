@@ -1,0 +1,179 @@
+"""The command `tutelage`: finds the verb, and says in one sentence what went wrong.
+
+Exit codes: 0; 2 for anything that is the input's fault; 128 + signal if the run was told to stop.
+"""
+
+import errno
+import importlib
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any, TextIO
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from tutelage import __version__
+from tutelage.errors import Interrupted, NoEffectWarning, RecipeError, TutelageError, one_of
+
+__all__ = ["VERBS", "main"]
+
+VERBS = {
+    "train": ("train", "Run a recipe: train, measure, and leave a run folder."),
+    "evaluate": ("evaluate", "Show what a run's record says, and check it against its student."),
+    "check": ("check", "Build a recipe and take one step, without writing anything."),
+    "compare": ("compare", "Run every setting with every seed, and put them into one table."),
+    "report": ("report", "Put the records of runs into one table."),
+    "methods": ("methods", "List the transfer methods, or show the card of one."),
+    "recipes": ("recipes", "List, show or copy the recipes in the package; print the schema."),
+}
+"""Verb → its module in this package, and one line of help."""
+
+_BAD_INPUT, _INTERRUPTED = 2, 130
+_RESUMABLE = {"train": "--resume", "compare": None}
+"""Verbs that can go on where they stopped, and what the second call needs."""
+
+
+class Verbs(TyperGroup):
+    """Knows the verbs by name, and imports the one that was asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The verbs, in the order of the table."""
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        """A verb's name and one line of help."""
+        return TyperCommand(cmd_name, help=VERBS[cmd_name][1]) if cmd_name in VERBS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
+        """The verb itself."""
+        one_of("command", args[0], VERBS, RecipeError)
+        module = importlib.import_module(f"tutelage.cli.{VERBS[args[0]][0]}")
+        return args[0], get_command(module.app), args[1:]
+
+
+app = typer.Typer(
+    cls=Verbs, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"tutelage {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog="A first run, on scans that are in the package:\n\n"
+    "tutelage train digits-teacher --name digits-teacher\n"
+    "tutelage train digits",
+)
+def tutelage(
+    context: typer.Context,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Make a small, fast vision network do a large one's job, and show what that gained.
+
+    A recipe says what to train on what; a run of it leaves a folder with the trained student and a
+    record of how it was made and what it measured. `tutelage COMMAND --help` says more.
+    """
+    del version
+    if context.invoked_subcommand is None:
+        context.get_help()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: without the program's name; those of the process unless given.
+
+    Returns:
+        The exit code.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", NoEffectWarning)
+        warnings.showwarning = _show_warning(warnings.showwarning)
+        try:
+            command_line = shlex.join(["tutelage", *arguments])
+            result = get_command(app).main(
+                arguments, prog_name="tutelage", standalone_mode=False, obj=command_line
+            )
+        except Interrupted as error:
+            return _interrupted(str(error), arguments, 128 + error.signal)
+        except TutelageError as error:
+            return _refuse(str(error))
+        except typer.TyperException as error:
+            verb = f"{arguments[0]} " if arguments and arguments[0] in VERBS else ""
+            return _refuse(
+                f"{error.format_message().rstrip('.')}. `tutelage {verb}--help` shows the usage."
+            )
+        except KeyboardInterrupt:
+            result = _INTERRUPTED
+        except OSError as error:
+            return _refuse(_os_sentence(error))
+    if result == _INTERRUPTED:
+        return _interrupted("Stopped at once.", arguments, _INTERRUPTED)
+    return result if isinstance(result, int) else 0
+
+
+def _refuse(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return _BAD_INPUT
+
+
+def _interrupted(sentence: str, arguments: list[str], code: int) -> int:
+    """Says how to go on, with the very command."""
+    if arguments and arguments[0] in _RESUMABLE:
+        needed = _RESUMABLE[arguments[0]]
+        more = [needed] if needed and needed not in arguments else []
+        sentence += f" Go on with: {shlex.join(['tutelage', *arguments, *more])}"
+    print(sentence, file=sys.stderr)
+    return code
+
+
+def _os_sentence(error: OSError) -> str:
+    """What the system refused, where the place is the user's choice.
+
+    Raises:
+        OSError: the same; it is not the input's fault.
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" for {error.filename}" if error.filename else ""
+        return f"No space is left on the device{place}. Free some, or choose another folder."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
+        return (
+            f"{error.filename} may not be read or written ({error.strerror}). Choose another "
+            "place, or ask for the right."
+        )
+    raise error
+
+
+def _show_warning(otherwise: Any) -> Any:
+    """Prints ours as one plain line; others go the usual way."""
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, NoEffectWarning):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            otherwise(message, category, filename, lineno, file, line)
+
+    return show
+
+
+if __name__ == "__main__":
+    sys.exit(main())

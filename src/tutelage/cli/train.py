@@ -1,0 +1,81 @@
+"""`tutelage train`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tutelage.report.tables import align, cautions, duration, ratio, run_table
+from tutelage.runs import train as train_recipe
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "tutelage train digits-teacher --name digits-teacher\n"
+    "tutelage train digits methods.kd.temperature=2 seed=1\n"
+    "tutelage train my.yaml --name first --resume\n\n"
+    "`methods: []` in a recipe trains, or from a checkpoint fine-tunes, a network on labels alone: "
+    "so one makes one's own teacher."
+)
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            metavar="RECIPE",
+            help="A YAML file, or the name of a packaged recipe (`tutelage recipes ls`).",
+            show_default=False,
+        ),
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="key=value",
+            help="Replaces what the recipe says; keys are dotted, values are YAML.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Of the run folder.", show_default="the recipe's, with its seed"),
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="The folder of run folders.")] = Path("runs"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")
+    ] = False,
+) -> None:
+    """Run a recipe: train, measure, and leave a run folder.
+
+    The folder RUNS/NAME holds the resolved recipe, the trained student, its record (what was run,
+    on what, with what result), one line of metrics per interval, and the last two checkpoints.
+    It is written only once everything fits together, and a folder that exists is never
+    overwritten. Test is read once, at the end.
+
+    Ctrl-C saves and says how to go on; a run that was killed is continued with --resume.
+    """
+    done = train_recipe(
+        recipe,
+        overrides=overrides or (),
+        name=name,
+        runs=runs,
+        resume=resume,
+        command=context.obj,
+    )
+    print(summary(done.folder, done.record))
+
+
+def summary(folder: Path, record: dict[str, Any]) -> str:
+    """What a finished run came to."""
+    took = f"{record['steps']:,} steps in {duration(record['seconds'])}"
+    lines = [f"{record['name']}: {took}", "", align(run_table([record])), ""]
+    student, teacher = record["students"]["student"], record["teacher"]
+    if teacher is not None:
+        lines.append(
+            f"The teacher has {ratio(teacher['macs'], student['macs'])} the MACs and "
+            f"{ratio(teacher['parameters'], student['parameters'])} the parameters of the student."
+        )
+    lines += [f"note: {caution}" for caution in cautions([record])]
+    lines.append(f"All of it is in {folder}. Next: tutelage report {folder}")
+    return "\n".join(lines)

@@ -1,0 +1,326 @@
+"""Student, teachers, methods and weights as one module: images in, loss out.
+
+It fits into any loop: `examples/own_loop.py` is one of ten lines. The engine uses nothing else.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, final
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from tutelage import rng
+from tutelage.distiller.objective import Objective, Schedule, Weight
+from tutelage.errors import NetworkError, SettingError, TeacherError
+from tutelage.methods._base import Method
+from tutelage.models.network import Network, shape_of
+from tutelage.taps import Stage, pair_stages
+from tutelage.tasks import Classification, Task
+from tutelage.teachers import LiveTeacher, Teacher
+from tutelage.types import Batch, Pair, Shapes, Terms, TransferBatch
+
+__all__ = ["Distiller", "Output"]
+
+SUPERVISED = "supervised"
+
+
+class Output(NamedTuple):
+    """What one call of a distiller gives.
+
+    Attributes:
+        loss: to call `backward` on.
+        terms: unweighted, detached: "supervised", and "method.term" for each term of a method.
+        output: of the student, in float32, detached.
+    """
+
+    loss: Float[Tensor, ""]
+    terms: Terms
+    output: Any
+
+
+@final
+class Distiller(nn.Module):
+    """Trains a student from labels, teachers and methods.
+
+    Args:
+        student: any module from images to an output. A `Network` is given pixels in [0, 1] and
+            normalizes by itself; another module is given the images as they come.
+        teacher: likewise; or an object with the `Teacher` interface; or None, for labels alone or
+            methods in which the student teaches itself. It is put into eval mode, frozen, and
+            becomes no part of this module. It is not run if no method asks for a teacher.
+        methods: name → (method, weight). See `distiller.objective.Weight`.
+        task: what outputs mean; classification unless said.
+        task_weight: weight of the supervised term, which is the mean over labelled samples.
+        input_normalized: (mean, std) with which the images that come are normalized already; each
+            `Network` gets them back as pixels. None: images are pixels in [0, 1].
+        taps: "auto" pairs the stages of student and teacher by stride; or pairs of sub-module
+            names, student first.
+        seed: of learned parts and of all randomness in methods.
+        image_size: (channels, height, width) of the images, needed where neither network is a
+            `Network` with an input spec.
+
+    Attributes:
+        student: the `Network` that is trained.
+        methods: name → method.
+        pairs: the taps that correspond, if a method asked for pairs.
+        term_names: the keys of `Output.terms`, in order.
+
+    Raises:
+        NetworkError, SettingError, TeacherError: what was given does not fit together.
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: nn.Module | Teacher | None = None,
+        *,
+        methods: Mapping[str, tuple[Method, Weight]] | None = None,
+        task: Task | None = None,
+        task_weight: float | Schedule = 1.0,
+        input_normalized: tuple[Sequence[float], Sequence[float]] | None = None,
+        taps: Literal["auto"] | Sequence[tuple[str, str]] = "auto",
+        seed: int = 0,
+        image_size: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        methods = methods or {}
+        self.student = student if isinstance(student, Network) else Network(student)
+        self.methods = nn.ModuleDict({name: method for name, (method, _) in methods.items()})
+        # A plain tuple: teachers are no sub-modules. One that no method asks is not run.
+        wanted = any(method.needs.teachers for method, _ in methods.values())
+        self._teachers = (_as_teacher(teacher),) if wanted and teacher is not None else ()
+        self.task: Task = task or Classification()
+        self.seed = seed
+        self._affine = _affine(input_normalized)
+        self._images_checked = self._affine is not None
+        self._image_size = image_size or _known_size(self.student, self._teachers)
+
+        for name, (method, _) in methods.items():
+            self._check_needs(name, method)
+        self.pairs = self._choose_pairs(taps)
+        self._taps_s, self._taps_t = self._choose_taps(self.pairs)
+        self.student.tap(self._taps_s, "student")
+        for one in self._teachers:
+            one.tap(self._taps_t)
+        dry = self._dry_run()
+        shapes = Shapes(
+            shape_of(dry.student), tuple(shape_of(seen) for seen in dry.teachers), self.pairs
+        )
+        for name, method in self.named_methods():
+            with rng.part(seed, f"method/{name}"):
+                method.build(shapes)
+        terms = self._method_terms(dry)
+        weights = {name: weight for name, (_, weight) in methods.items()}
+        self._objective = Objective(task_weight, weights, terms)
+        self.term_names = (
+            SUPERVISED,
+            *(f"{name}.{term}" for name, own in terms.items() for term in own),
+        )
+
+    # What the constructor decides
+
+    def _check_needs(self, name: str, method: Method) -> None:
+        needs = method.needs
+        if needs.teachers > len(self._teachers):
+            raise TeacherError(
+                f"{name} needs {needs.teachers} teacher(s), but {len(self._teachers)} are given. "
+                "Name a teacher, or leave the method out."
+            )
+        if needs.outputs and self.task.kind not in needs.outputs:
+            raise SettingError(
+                f"{name} compares outputs of the kind {' or '.join(needs.outputs)}, but the task's "
+                f"are {self.task.kind}. Choose a method for that kind."
+            )
+        if needs.subnets:
+            raise NetworkError(f"{name} needs a student with sub-networks, and this one has none.")
+
+    def stages(self) -> tuple[list[Stage], list[Stage]]:
+        """The candidate taps of student and teacher (none without a teacher)."""
+        found = self.student.stages(self._image_size)
+        return found, [stage for one in self._teachers for stage in one.stages(self._image_size)]
+
+    def _wanted(self) -> set[str]:
+        return {method.needs.taps for _, method in self.named_methods()}
+
+    def _choose_pairs(self, taps: Literal["auto"] | Sequence[tuple[str, str]]) -> tuple[Pair, ...]:
+        if "pairs" not in self._wanted():
+            return ()
+        if taps == "auto":
+            pairs = pair_stages(*self.stages())
+        else:
+            pairs = tuple(Pair(*pair) for pair in taps)
+        if not pairs:
+            raise NetworkError(
+                "No stage of the student has the stride of a stage of the teacher, so there is "
+                "nothing to compare. Name pairs of sub-modules in `taps`."
+            )
+        return pairs
+
+    def _choose_taps(self, pairs: tuple[Pair, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        names_s = [pair.student for pair in pairs]
+        names_t = [pair.teacher for pair in pairs]
+        if "all" in self._wanted():
+            stages_s, stages_t = self.stages()
+            names_s += [stage.name for stage in stages_s]
+            names_t += [stage.name for stage in stages_t]
+        return tuple(dict.fromkeys(names_s)), tuple(dict.fromkeys(names_t))
+
+    def _dry_run(self) -> TransferBatch:
+        seen_s = self.student.dry_run(self._taps_s, self._image_size)
+        seen_t = tuple(one.dry_run(self._taps_t, self._image_size) for one in self._teachers)
+        targets = self.task.example_targets(2)
+        number = torch.zeros(2, dtype=torch.int64)
+        has_label = torch.ones(2, dtype=torch.bool)
+        dry = TransferBatch(seen_s, seen_t, targets, has_label, number, number, self.seed)
+        return pytree.tree_map(_like_new_parts, dry)
+
+    def _method_terms(self, dry: TransferBatch) -> dict[str, list[str]]:
+        with torch.no_grad():
+            return {name: list(method(dry)) for name, method in self.named_methods()}
+
+    # What a loop uses
+
+    def trainable_parameters(self) -> Iterator[nn.Parameter]:
+        """Of the student and of learned parts of methods; never of a teacher."""
+        return (parameter for parameter in self.parameters() if parameter.requires_grad)
+
+    def named_methods(self) -> Iterator[tuple[str, Method]]:
+        """Name and method, in the order given."""
+        for name, method in self.methods.items():
+            assert isinstance(method, Method)
+            yield name, method
+
+    def _to_pixels(self, images: Tensor) -> Tensor:
+        if self._affine is not None:
+            mean, std = (value.to(images.device) for value in self._affine)
+            return images * std + mean
+        if not self._images_checked and not torch.compiler.is_compiling():
+            low, high = images.min().item(), images.max().item()  # the first batch only
+            if low < -1e-4 or high > 1 + 1e-4:
+                raise SettingError(
+                    f"Images must be pixels in [0, 1], but the first batch spans {low:.2f} to "
+                    f"{high:.2f}. If they are normalized, say how: input_normalized=(mean, std)."
+                )
+            self._images_checked = True
+        return images
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Distiller":
+        """Moves the teachers along with `.to(...)`, though they are no sub-modules."""
+        super()._apply(fn, recurse)
+        for one in self._teachers:
+            one.apply(fn)
+        return self
+
+    @property
+    def teachers(self) -> tuple[Teacher, ...]:
+        """As given; a module as a `LiveTeacher`."""
+        return self._teachers
+
+    def forward(
+        self,
+        images: Float[Tensor, "n c h w"],
+        targets: Any = None,
+        *,
+        index: Int64[Tensor, " n"] | None = None,
+        view: Int64[Tensor, " n"] | None = None,
+        has_label: Bool[Tensor, " n"] | None = None,
+        progress: float | Tensor | None = None,
+        num_labelled: float | None = None,
+    ) -> Output:
+        """Observes a batch and adds up the loss.
+
+        Args:
+            images: pixels in [0, 1], or normalized as `input_normalized` says.
+            targets: class numbers, for classification. None: no sample is labelled.
+            index, view: which samples these are; needed by stored teachers and by methods that
+                draw random numbers.
+            has_label: False where the target is a placeholder. None: all are labelled.
+            progress: finished fraction of the run; needed where a weight follows a schedule.
+            num_labelled: what the sum over labelled samples is divided by. None: their number.
+
+        Raises:
+            SettingError: something needed was not given, or images are outside [0, 1].
+        """
+        seen = self.observe(images, targets, index=index, view=view, has_label=has_label)
+        if num_labelled is None and has_label is not None:
+            divisor = seen.has_label.sum().clamp(min=1)
+        else:
+            divisor = num_labelled or max(len(images), 1)
+        output = seen.student.output
+        supervised = self.task.supervised_loss(output, seen.targets, seen.has_label, divisor)
+        terms = {name: method(seen) for name, method in self.named_methods()}
+        loss = self._objective(supervised, terms, progress)
+        flat = {SUPERVISED: supervised.detach()} | {
+            f"{name}.{term}": value.detach()
+            for name, values in terms.items()
+            for term, value in values.items()
+        }
+        return Output(loss, flat, output.detach())
+
+    def weighted_terms(
+        self, method: str, terms: Sequence[str], seen: TransferBatch, progress: float
+    ) -> Float[Tensor, ""]:
+        """The weighted sum of some of one method's terms; what a step on these alone descends."""
+        values = self.methods[method](seen)
+        chosen = {method: {name: values[name] for name in terms}}
+        return self._objective(torch.zeros((), device=seen.has_label.device), chosen, progress)
+
+    def observe(
+        self,
+        images: Float[Tensor, "n c h w"],
+        targets: Any = None,
+        *,
+        index: Int64[Tensor, " n"] | None = None,
+        view: Int64[Tensor, " n"] | None = None,
+        has_label: Bool[Tensor, " n"] | None = None,
+    ) -> TransferBatch:
+        """What methods see of a batch: teachers first, under `no_grad`, then the student."""
+        pixels = self._to_pixels(images)
+        if has_label is None:
+            known = targets is not None
+            has_label = torch.full((len(images),), known, device=images.device)
+        if targets is None:
+            targets = self.task.example_targets(len(images)).to(images.device)
+        seen_t = tuple(
+            one.observe(
+                Batch(pixels if one.takes_pixels else images, targets, has_label, index, view),
+                self._taps_t,
+            )
+            for one in self._teachers
+        )
+        shown = images if self.student.spec is None else pixels
+        seen_s = self.student.observe(shown, self._taps_s)
+        return TransferBatch(seen_s, seen_t, targets, has_label, index, view, self.seed)
+
+
+def _as_teacher(teacher: nn.Module | Teacher) -> Teacher:
+    if isinstance(teacher, Network):
+        return LiveTeacher(teacher)
+    return LiveTeacher(Network(teacher)) if isinstance(teacher, nn.Module) else teacher
+
+
+def _known_size(student: Network, teachers: tuple[Teacher, ...]) -> tuple[int, int, int] | None:
+    """The picture size that a network without a spec is probed with: the other's."""
+    networks = (student, *(one.network for one in teachers if isinstance(one, LiveTeacher)))
+    for network in networks:
+        if network.spec is not None:
+            return network.spec.channels, network.spec.height, network.spec.width
+    return None
+
+
+def _affine(
+    normalized: tuple[Sequence[float], Sequence[float]] | None,
+) -> tuple[Tensor, Tensor] | None:
+    if normalized is None:
+        return None
+    mean, std = (torch.tensor(list(values)).view(-1, 1, 1) for values in normalized)
+    return mean, std
+
+
+def _like_new_parts(leaf: Any) -> Any:
+    """What learned parts are when they are made: on the CPU, in the default precision."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return leaf.to("cpu", torch.get_default_dtype()) if leaf.is_floating_point() else leaf.cpu()

@@ -1,0 +1,186 @@
+"""Checkpoints: tensors as safetensors, the rest as JSON, in a folder that appears as a whole.
+
+Not accelerate's `save_state`: that writes pickles. What is saved is everything that the next step
+depends on (weights, buffers, optimizer, schedule, random states) and what the log had gathered.
+The loader has no state: a batch is a pure function of its step.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from tutelage.distiller import Distiller
+from tutelage.errors import CheckpointError
+from tutelage.records import RunFolder, write_folder
+
+__all__ = ["Progress", "restore", "save_checkpoint"]
+
+KEPT = 2
+_TENSORS, _VALUES = "tensors.safetensors", "state.json"
+
+
+class Progress(NamedTuple):
+    """Where a run stands, beside its tensors.
+
+    Attributes:
+        step: finished steps.
+        seconds: spent in training, over all sessions.
+        best, waited: of early stopping: best validation accuracy, evaluations since.
+        phases: what was found at the end of each phase.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float | None = None
+    waited: int = 0
+    phases: tuple[dict[str, Any], ...] = ()
+
+
+def save_checkpoint(
+    folder: RunFolder,
+    progress: Progress,
+    distiller: Distiller,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    gathered: dict[str, Tensor],
+) -> None:
+    """Writes the checkpoint of a step and keeps the last two.
+
+    Raises:
+        CheckpointError: a weight is not finite; the checkpoints before stay as they are.
+        RunError: no space is left on the device.
+    """
+    names = _names(distiller)
+    tensors = {f"model.{key}": value for key, value in distiller.state_dict().items()}
+    _require_finite(tensors, progress.step)
+    scalars: dict[str, Any] = {}
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            name = f"optimizer.{names[id(parameter)]}.{key}"
+            if isinstance(value, Tensor):
+                tensors[name] = value
+            else:
+                scalars[name] = value
+    tensors |= {f"log.{key}": value for key, value in gathered.items()}
+    tensors |= {f"rng.{key}": value for key, value in _random_states().items()}
+    values = {
+        "progress": progress._asdict(),
+        "groups": [_settings(group) for group in optimizer.param_groups],
+        "optimizer": scalars,
+        "schedule": schedule.state_dict(),
+        "structure": {
+            name: structure
+            for name, method in distiller.named_methods()
+            if (structure := method.structure()) is not None
+        },
+    }
+    detached = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    path = folder.checkpoint(progress.step)
+    write_folder(path, {_TENSORS: save(detached), _VALUES: json.dumps(values).encode()})
+    folder.sweep(keep=folder.checkpoints[-KEPT:])
+
+
+def restore(
+    folder: RunFolder, distiller: Distiller, optimizer: Optimizer, schedule: LRScheduler
+) -> tuple[Progress, dict[str, Tensor]]:
+    """Loads the newest checkpoint into everything; without one, changes nothing.
+
+    Returns:
+        Where the run stands, and what the log had gathered.
+
+    Raises:
+        CheckpointError: the newest checkpoint is damaged, or of another run.
+    """
+    if not folder.checkpoints:
+        return Progress(), {}
+    path = folder.checkpoints[-1]
+    try:
+        tensors = load_file(path / _TENSORS)
+        values = json.loads((path / _VALUES).read_text())
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise CheckpointError(
+            f"The checkpoint {path} is damaged ({error}). Remove that folder and resume from the "
+            "one before."
+        ) from None
+    for name, method in distiller.named_methods():
+        if name in values["structure"]:
+            method.restore_structure(values["structure"][name])
+    try:
+        distiller.load_state_dict(_under("model.", tensors))
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"The checkpoint {path} does not fit its recipe: {str(error).splitlines()[-1].strip()} "
+            "Resume with the recipe and the code that began the run."
+        ) from None
+    _restore_optimizer(optimizer, _names(distiller), tensors, values)
+    schedule.load_state_dict(values["schedule"])
+    _restore_random_states(_under("rng.", tensors))
+    progress = Progress(**values["progress"] | {"phases": tuple(values["progress"]["phases"])})
+    return progress, _under("log.", tensors)
+
+
+def _restore_optimizer(
+    optimizer: Optimizer, names: dict[int, str], tensors: dict[str, Tensor], values: dict[str, Any]
+) -> None:
+    for group, settings in zip(optimizer.param_groups, values["groups"], strict=True):
+        group.update({key: _tuple(value) for key, value in settings.items()})
+        for parameter in group["params"]:
+            prefix = f"optimizer.{names[id(parameter)]}."
+            state = {
+                # AdamW counts steps in a tensor on the CPU
+                key: value if value.ndim == 0 else value.to(parameter.device)
+                for key, value in _under(prefix, tensors).items()
+            }
+            state |= _under(prefix, values["optimizer"])
+            if state:
+                optimizer.state[parameter] = state
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _names(module: nn.Module) -> dict[int, str]:
+    return {id(parameter): name for name, parameter in module.named_parameters()}
+
+
+def _under(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix)
+    }
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key != "params"}
+
+
+def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
+    floats = [value for value in tensors.values() if value.is_floating_point()]
+    finite = torch.stack([value.isfinite().all() for value in floats])
+    if not finite.all():
+        raise CheckpointError(
+            f"Weights were no longer finite at step {step}, so no checkpoint was written; the one "
+            "before it is intact. Lower the learning rate or the weights of the methods."
+        )
+
+
+def _random_states() -> dict[str, Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    return states
+
+
+def _restore_random_states(states: dict[str, Tensor]) -> None:
+    torch.set_rng_state(states["cpu"])
+    for name, state in states.items():
+        if name != "cpu" and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state, int(name.removeprefix("cuda")))

@@ -1,0 +1,171 @@
+"""What training says: a line in metrics.jsonl per interval, and a progress bar.
+
+Sums are gathered on the device and read once per interval, so that no step waits for the device.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from tutelage.distiller import Output
+from tutelage.errors import NonFiniteError
+from tutelage.records import RunFolder, append_line
+
+__all__ = ["Display", "Log"]
+
+LOSS = "loss"
+
+
+@final
+class Log:
+    """Gathers loss, terms and accuracy between two readings.
+
+    Args:
+        names: of the terms.
+        track: is given each line's numbers and the step.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        names: tuple[str, ...],
+        device: torch.device,
+        track: Callable[[dict[str, float], int], None],
+    ) -> None:
+        self._folder = folder
+        self._names = (LOSS, *names)
+        self._track = track
+        zeros = torch.zeros(len(self._names), device=device)
+        self._sums = zeros.double()
+        self._first_bad = zeros.long() - 1
+        self._counts = torch.zeros(2, dtype=torch.float64, device=device)
+        self._steps = 0
+        self._pictures = 0
+        self._since = time.perf_counter()
+
+    def add(self, step: int, output: Output, num_correct: Tensor, num_labelled: float) -> None:
+        """Takes in one step; does not wait for the device.
+
+        Args:
+            step: counted from 1.
+            num_correct: labelled samples that the student got right.
+        """
+        values = torch.stack([output.loss.detach(), *output.terms.values()]).float()
+        bad = ~values.isfinite() & (self._first_bad < 0)
+        self._first_bad = torch.where(bad, step, self._first_bad)
+        self._sums += values
+        self._counts[0] += num_correct
+        self._counts[1] += num_labelled
+        self._steps += 1
+        self._pictures += len(output.output)
+
+    def check(self) -> None:
+        """Waits for the device and looks for numbers that were not finite.
+
+        Raises:
+            NonFiniteError: names the first such step and the terms.
+        """
+        first = self._first_bad.tolist()
+        steps = [step for step in first if step >= 0]
+        if steps:
+            step = min(steps)
+            named = [name for name, at in zip(self._names, first, strict=True) if at == step]
+            culprits = [name for name in named if name != LOSS] or [LOSS]
+            raise NonFiniteError(
+                f"{' and '.join(culprits)} became infinite or NaN at step {step}; the run has "
+                f"stopped, and the last good checkpoint is in {self._folder.path / 'checkpoints'}. "
+                "Lower the learning rate or that term's weight."
+            )
+
+    def write(self, step: int, lr: float) -> dict[str, float]:
+        """Checks, writes the interval's line and begins the next.
+
+        Returns:
+            The numbers of the line.
+        """
+        self.check()
+        now = time.perf_counter()
+        means = (self._sums / max(self._steps, 1)).tolist()
+        correct, labelled = self._counts.tolist()
+        numbers = dict(zip(self._names, means, strict=True))
+        if labelled:
+            numbers["accuracy"] = correct / labelled
+        numbers["lr"] = lr
+        numbers["images_per_second"] = self._pictures / max(now - self._since, 1e-9)
+        append_line(self._folder.metrics, {"step": step, **numbers})
+        self._track(numbers, step)
+        self._sums.zero_()
+        self._counts.zero_()
+        self._steps, self._pictures, self._since = 0, 0, now
+        return numbers
+
+    def gathered(self) -> dict[str, Tensor]:
+        """For the checkpoint."""
+        steps = torch.tensor([self._steps, self._pictures])
+        return {"sums": self._sums, "counts": self._counts, "steps": steps}
+
+    def restore(self, gathered: dict[str, Tensor]) -> None:
+        """From a checkpoint; an empty dict leaves everything at zero."""
+        if gathered:
+            self._sums.copy_(gathered["sums"])
+            self._counts.copy_(gathered["counts"])
+            self._steps, self._pictures = gathered["steps"].tolist()
+
+
+@final
+class Display:
+    """A progress bar on a terminal, a plain line per interval elsewhere, or nothing.
+
+    Args:
+        title: what is being trained.
+        shown: False for nothing.
+    """
+
+    def __init__(self, title: str, steps: int, *, shown: bool) -> None:
+        self._title, self._steps, self._shown = title, steps, shown
+        console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        if shown and console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed}/{task.total}"),
+                TextColumn("{task.fields[numbers]}"),
+                TimeRemainingColumn(),
+                console=console,
+                transient=True,
+            )
+
+    def __enter__(self) -> "Display":
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=self._steps, numbers="")
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=step)
+
+    def numbers(self, step: int, numbers: dict[str, float], seconds_left: float) -> None:
+        """Shows an interval's numbers."""
+        text = f"loss {numbers[LOSS]:.3f}"
+        if "accuracy" in numbers:
+            text += f"  accuracy {100 * numbers['accuracy']:.1f} %"
+        text += f"  {numbers['images_per_second']:.0f} images/s"
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=step, numbers=text)
+        elif self._shown:
+            left = f"{seconds_left / 60:.1f} min left"
+            print(f"{self._title}  {step}/{self._steps}  {text}  {left}", file=sys.stderr)

@@ -1,0 +1,290 @@
+"""The training loop."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NamedTuple, final
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch.utils import _pytree as pytree
+
+from tutelage import rng
+from tutelage.data.loader import EvalLoader, TrainLoader
+from tutelage.distiller import Distiller
+from tutelage.engine.checkpoint import restore, save_checkpoint
+from tutelage.engine.host import keep_freed_memory, stopping
+from tutelage.engine.log import Display, Log
+from tutelage.engine.optim import OPTIMIZERS, SCHEDULES, keep_only
+from tutelage.engine.phases import end_phase, move, phase_ends
+from tutelage.engine.settings import TrainSettings
+from tutelage.errors import Interrupted, OutOfMemoryError
+from tutelage.records import RunFolder, append_line
+from tutelage.types import Batch
+
+__all__ = ["Trained", "fit", "resolve_device"]
+
+
+class Trained(NamedTuple):
+    """How training went.
+
+    Attributes:
+        steps: taken.
+        seconds: spent in training, over all sessions.
+        ended: "steps", "early_stopping" or "max_minutes".
+        phases: what was found at the end of each phase.
+        kept_memory: whether glibc was told to keep freed memory.
+    """
+
+    steps: int
+    seconds: float
+    ended: str
+    phases: tuple[dict[str, Any], ...]
+    kept_memory: bool
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a setting means."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def fit(
+    distiller: Distiller,
+    data: TrainLoader,
+    settings: TrainSettings,
+    folder: RunFolder,
+    *,
+    held_out: EvalLoader,
+    validate: Callable[[], float],
+    seed: int,
+    title: str = "",
+    shown: bool = True,
+) -> Trained:
+    """Trains, from the newest checkpoint in the folder if there is one.
+
+    Args:
+        held_out: validation pictures, for what methods decide between phases.
+        validate: accuracy of the student on validation, in [0, 1].
+        seed: of dropout and the like; weights are drawn already, views have their own.
+        title: what the progress display calls the run.
+        shown: whether to show one.
+
+    Raises:
+        NonFiniteError: a term became infinite or NaN.
+        Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
+        OutOfMemoryError: with the remedies.
+    """
+    session = _Session(distiller, data, settings, folder, seed)
+    ends = phase_ends(settings.steps, settings.phases)
+    with stopping() as stop, Display(title, settings.steps, shown=shown) as display:
+        try:
+            while session.ended is None:
+                batch = move(data.batch(session.step), session.device)
+                session.train_step(batch)
+                display.advance(session.step)
+                if session.due(settings.log_every):
+                    display.numbers(session.step, session.write_log(), session.seconds_left)
+                if session.step in ends:
+                    session.end_phase(held_out, batch)
+                if settings.evaluate_every and session.step % settings.evaluate_every == 0:
+                    session.judge(validate())
+                session.decide_end()
+                if stop.signal or session.due(settings.checkpoint_every):
+                    session.save()
+                if stop.signal and session.ended is None:
+                    raise Interrupted(
+                        f"Stopped at step {session.step} of {settings.steps}; all is saved.",
+                        stop.signal,
+                    )
+        except torch.OutOfMemoryError:
+            raise OutOfMemoryError(
+                f"The memory of {session.device} does not suffice for {settings.batch_size} "
+                "samples per step. Lower train.batch_size, or raise train.accumulate above "
+                f"{settings.accumulate} to work on smaller pieces."
+            ) from None
+        finally:
+            session.close()
+    return session.trained()
+
+
+@final
+class _Session:
+    """What lives as long as `fit`: the objects of the run, and where it stands."""
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        data: TrainLoader,
+        settings: TrainSettings,
+        folder: RunFolder,
+        seed: int,
+    ) -> None:
+        self.device = resolve_device(settings.device)
+        self._distiller, self._settings, self._folder = distiller, settings, folder
+        self._kept_memory = settings.keep_memory and keep_freed_memory()
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self._accelerator = _accelerator(settings, self.device, folder)
+        if settings.channels_last:
+            distiller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if settings.compile:
+            distiller.compile()
+        self._module = self._accelerator.prepare_model(distiller)
+        self._raw = _named(OPTIMIZERS, settings.optimizer)(distiller.trainable_parameters())
+        self._schedule = _named(SCHEDULES, settings.schedule)(self._raw, settings.steps)
+        self._optimizer = self._accelerator.prepare_optimizer(self._raw)
+        # The loss is averaged over processes and micro-batches.
+        pieces = settings.accumulate * self._accelerator.num_processes
+        self._num_labelled = data.num_labelled / pieces
+        torch.manual_seed(rng.key(seed, "engine"))
+
+        self._at, gathered = restore(folder, distiller, self._raw, self._schedule)
+        folder.cut_metrics(self._at.step)
+        self._log = Log(folder, distiller.term_names, self.device, self._accelerator.log)
+        self._log.restore(gathered)
+        self._began = time.perf_counter() - self._at.seconds
+        self.ended: str | None = None
+        if not folder.checkpoints:
+            self.save()
+        self.decide_end()
+        distiller.train()
+
+    @property
+    def step(self) -> int:
+        """Finished steps."""
+        return self._at.step
+
+    @property
+    def seconds(self) -> float:
+        """Spent in training, over all sessions."""
+        return time.perf_counter() - self._began
+
+    @property
+    def seconds_left(self) -> float:
+        """If it goes on like this."""
+        return self.seconds / max(self.step, 1) * (self._settings.steps - self.step)
+
+    def due(self, every: int) -> bool:
+        """Whether something that happens every so many steps, and at the end, happens now."""
+        return self.step % every == 0 or self.ended is not None or self._last
+
+    @property
+    def _last(self) -> bool:
+        return self.step == self._settings.steps
+
+    def train_step(self, batch: Batch) -> None:
+        """One optimizer step. Nothing here waits for the device."""
+        settings, done = self._settings, self.step / self._settings.steps
+        pieces = list(_micro_batches(batch, settings.accumulate))
+        for number, piece in enumerate(pieces, start=1):
+            last = number == len(pieces)
+            with nullcontext() if last else self._accelerator.no_sync(self._module):
+                out = self._module(
+                    piece.images,
+                    piece.targets,
+                    index=piece.index,
+                    view=piece.view,
+                    has_label=piece.has_label,
+                    progress=done,
+                    num_labelled=self._num_labelled,
+                )
+                self._accelerator.backward(out.loss / len(pieces))
+            correct = self._distiller.task.num_correct(out.output, piece.targets, piece.has_label)
+            self._log.add(self.step + 1, out, correct, self._num_labelled)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._schedule.step()
+        self._at = self._at._replace(step=self.step + 1)
+
+    def write_log(self) -> dict[str, float]:
+        """Writes the interval's line."""
+        return self._log.write(self.step, self._schedule.get_last_lr()[0])
+
+    def end_phase(self, held_out: EvalLoader, batch: Batch) -> None:
+        """Lets methods decide, and tells the optimizer what they dropped."""
+        found = end_phase(
+            self._distiller,
+            len(self._at.phases),
+            held_out,
+            batch,
+            lr=self._schedule.get_last_lr()[0],
+            progress=self.step / self._settings.steps,
+        )
+        if any(findings.changed for findings in found.values()):
+            keep_only(self._raw, self._distiller.trainable_parameters())
+        values = {name: dict(findings.values) for name, findings in found.items()}
+        self._at = self._at._replace(phases=(*self._at.phases, values))
+
+    def judge(self, accuracy: float) -> None:
+        """Takes note of a validation accuracy, for early stopping."""
+        stopping_rule = self._settings.early_stopping
+        margin = stopping_rule.min_delta if stopping_rule else 0.0
+        better = self._at.best is None or accuracy > self._at.best + margin
+        self._at = self._at._replace(
+            best=accuracy if better else self._at.best,
+            waited=0 if better else self._at.waited + 1,
+        )
+        append_line(self._folder.metrics, {"step": self.step, "validation_accuracy": accuracy})
+        self._distiller.train()
+
+    def decide_end(self) -> None:
+        """Sets `ended` if the run is over."""
+        rule, limit = self._settings.early_stopping, self._settings.max_minutes
+        if self._last:
+            self.ended = "steps"
+        elif rule and self._at.waited >= rule.patience:
+            self.ended = "early_stopping"
+        elif limit is not None and self.seconds >= 60 * limit:
+            self.ended = "max_minutes"
+
+    def save(self) -> None:
+        """Writes a checkpoint, unless something is not finite."""
+        self._log.check()
+        self._at = self._at._replace(seconds=self.seconds)
+        save_checkpoint(
+            self._folder,
+            self._at,
+            self._distiller,
+            self._raw,
+            self._schedule,
+            self._log.gathered(),
+        )
+
+    def close(self) -> None:
+        """Gives the module back as it came."""
+        self._accelerator.end_training()
+        self._accelerator.unwrap_model(self._module, keep_fp32_wrapper=False)
+        self._distiller.eval()
+
+    def trained(self) -> Trained:
+        """The result."""
+        assert self.ended is not None
+        return Trained(self.step, self._at.seconds, self.ended, self._at.phases, self._kept_memory)
+
+
+def _micro_batches(batch: Batch, pieces: int) -> Iterator[Batch]:
+    """Cuts a batch into equal parts, each with its share of the labelled samples."""
+    for number in range(pieces):
+        yield pytree.tree_map(lambda value: value[number::pieces], batch)  # noqa: B023
+
+
+def _named(index: dict[str, Callable[..., Any]], entry: dict[str, Any]) -> Callable[..., Any]:
+    return partial(index[entry["name"]], **{k: v for k, v in entry.items() if k != "name"})
+
+
+def _accelerator(settings: TrainSettings, device: torch.device, folder: RunFolder) -> Accelerator:
+    # accelerate keeps one state per process; the runs of a comparison may differ in precision.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if settings.precision == "bf16" else "no",
+        log_with=list(settings.trackers) or None,
+        project_dir=str(folder.path),
+    )
+    if settings.trackers:
+        accelerator.init_trackers(folder.path.name)
+    return accelerator

@@ -1,0 +1,126 @@
+"""The end of a phase: what a method may look at before it decides."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch.utils import _pytree as pytree
+
+from tutelage.data.loader import EvalLoader
+from tutelage.distiller import Distiller
+from tutelage.types import Batch, Findings, TransferBatch
+
+__all__ = ["end_phase", "phase_ends"]
+
+
+def phase_ends(steps: int, phases: int) -> list[int]:
+    """The steps after which a phase ends.
+
+    >>> phase_ends(10, 3)
+    [3, 7, 10]
+    """
+    return [round(steps * (number + 1) / phases) for number in range(phases)]
+
+
+def end_phase(
+    distiller: Distiller,
+    number: int,
+    held_out: EvalLoader,
+    training: Batch,
+    *,
+    lr: float,
+    progress: float,
+) -> dict[str, Findings]:
+    """Lets every method decide.
+
+    Args:
+        held_out: validation pictures.
+        training: the batch that a virtual step is taken on.
+        lr: of that step.
+        progress: finished fraction of the run.
+
+    Returns:
+        Method → what it found; methods that decide nothing are left out.
+    """
+    found = {}
+    for name, method in distiller.named_methods():
+        phase = _Phase(distiller, name, number, held_out, training, lr, progress)
+        findings = method.end_phase(phase)
+        if findings is not None:
+            found[name] = findings
+    return found
+
+
+@final
+class _Phase:
+    """What `types.Phase` promises, for one method."""
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        method: str,
+        number: int,
+        held_out: EvalLoader,
+        training: Batch,
+        lr: float,
+        progress: float,
+    ) -> None:
+        self._distiller, self._method = distiller, method
+        self._number, self._held_out, self._training = number, held_out, training
+        self._lr, self._progress = lr, progress
+
+    @property
+    def number(self) -> int:
+        return self._number
+
+    def held_out(self) -> Iterator[TransferBatch]:
+        device = self._training.images.device
+        was_training = self._distiller.training
+        self._distiller.eval()
+        try:
+            for batch in self._held_out:
+                with torch.no_grad():
+                    yield _observe(self._distiller, move(batch, device))
+        finally:
+            self._distiller.train(was_training)
+
+    def lookahead(self, terms: Iterable[str]) -> float:
+        module = self._distiller
+        before = {name: value.clone() for name, value in module.state_dict().items()}
+        parameters = list(module.trainable_parameters())
+        try:
+            with torch.random.fork_rng():
+                loss = module.weighted_terms(
+                    self._method, tuple(terms), _observe(module, self._training), self._progress
+                )
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            with torch.no_grad():
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    if gradient is not None:
+                        parameter -= self._lr * gradient
+            return self._supervised_loss()
+        finally:
+            module.load_state_dict(before)
+
+    def _supervised_loss(self) -> float:
+        total, count = 0.0, 0
+        for seen in self.held_out():
+            loss = self._distiller.task.supervised_loss(
+                seen.student.output, seen.targets, seen.has_label, 1.0
+            )
+            total += float(loss)
+            count += int(seen.has_label.sum())
+        return total / max(count, 1)
+
+
+def _observe(distiller: Distiller, batch: Batch) -> TransferBatch:
+    return distiller.observe(
+        batch.images, batch.targets, index=batch.index, view=batch.view, has_label=batch.has_label
+    )
+
+
+def move(batch: Batch, device: torch.device) -> Batch:
+    """The batch on a device, images channels last."""
+    moved = pytree.tree_map(lambda value: value.to(device, non_blocking=True), batch)
+    return replace(moved, images=moved.images.contiguous(memory_format=torch.channels_last))

@@ -1,0 +1,94 @@
+"""The settings of training. Recipes take them as they stand here."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from tutelage.errors import SettingError
+
+__all__ = ["EarlyStopping", "TrainSettings"]
+
+_FORBID = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Ends a run that has stopped getting better on validation.
+
+    Attributes:
+        patience: how many evaluations in a row may bring no improvement.
+        min_delta: by how much accuracy (a share, 0.001 is 0.1 points) must rise to count.
+    """
+
+    __pydantic_config__: ClassVar = _FORBID
+    patience: int = 5
+    min_delta: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a run is trained.
+
+    Attributes:
+        steps: number of optimizer steps.
+        batch_size: samples per step, over all processes.
+        labelled_per_batch: of these, with label; None: in proportion to their number.
+        accumulate: micro-batches per step; more need less memory.
+        optimizer: name (see `engine.optim.OPTIMIZERS`) and settings.
+        schedule: name (see `engine.optim.SCHEDULES`) and settings.
+        precision: "bf16" runs under autocast; "fp32" does not.
+        channels_last: memory format of images and convolutions; faster on most devices.
+        compile: compile the step with torch.compile.
+        device: "auto" takes CUDA where there is one.
+        threads: of the CPU; None: as torch chooses. Another number gives other bits.
+        keep_memory: tell glibc to keep freed memory, which spares page faults in every step.
+        phases: equal parts of the run, after each of which methods may decide something.
+        log_every, checkpoint_every, evaluate_every: steps. None for `evaluate_every`: at the end.
+        early_stopping: needs `evaluate_every`.
+        max_minutes: the run ends, as finished, at the first step after so long.
+        trackers: names of experiment trackers that accelerate knows, such as "tensorboard".
+    """
+
+    __pydantic_config__: ClassVar = _FORBID
+    steps: int
+    batch_size: int = 128
+    labelled_per_batch: int | None = None
+    accumulate: int = 1
+    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd"})
+    schedule: dict[str, Any] = field(default_factory=lambda: {"name": "one_cycle"})
+    precision: Literal["fp32", "bf16"] = "bf16"
+    channels_last: bool = True
+    compile: bool = False
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int | None = None
+    keep_memory: bool = True
+    phases: int = 1
+    log_every: int = 50
+    checkpoint_every: int = 500
+    evaluate_every: int | None = None
+    early_stopping: EarlyStopping | None = None
+    max_minutes: float | None = None
+    trackers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "phases", "log_every"):
+            _at_least_one(name, getattr(self, name))
+        for name in ("labelled_per_batch", "threads", "checkpoint_every", "evaluate_every"):
+            value = getattr(self, name)
+            if value is not None:
+                _at_least_one(name, value)
+        if self.batch_size % self.accumulate:
+            raise SettingError(
+                f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}. "
+                "Choose a divisor, so that all micro-batches are equal."
+            )
+        if self.phases > self.steps:
+            raise SettingError(f"{self.steps} steps cannot be cut into {self.phases} phases.")
+        if self.early_stopping and not self.evaluate_every:
+            raise SettingError("early_stopping needs evaluate_every: a number of steps.")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise SettingError(f"max_minutes must be above 0, not {self.max_minutes}.")
+
+
+def _at_least_one(name: str, value: int) -> None:
+    if value < 1:
+        raise SettingError(f"{name} must be at least 1, not {value}.")

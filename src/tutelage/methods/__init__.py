@@ -1,0 +1,15 @@
+"""The index of transfer methods. A method is one file; its module docstring is its page."""
+
+from tutelage.methods._base import Method, Needs
+from tutelage.methods.attention_transfer import AttentionTransfer
+from tutelage.methods.fitnet_hints import FitNetHints
+from tutelage.methods.kd import KD
+
+__all__ = ["KD", "METHODS", "AttentionTransfer", "FitNetHints", "Method", "Needs"]
+
+METHODS: dict[str, type[Method]] = {
+    "attention_transfer": AttentionTransfer,
+    "fitnet_hints": FitNetHints,
+    "kd": KD,
+}
+"""Name in recipes → class, in alphabetical order."""

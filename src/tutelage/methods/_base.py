@@ -1,0 +1,65 @@
+"""What every transfer method is: needs, two moments, and nothing else."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from tutelage.types import Findings, OutputKind, Phase, Shapes, Terms, TransferBatch
+
+__all__ = ["Method", "Needs"]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs of the run; checked before the first step.
+
+    Attributes:
+        outputs: kinds of output it can compare; empty if it looks at no output.
+        taps: "none"; "pairs" (corresponding taps of student and teacher); "all" (every candidate).
+        labels: "class" if it looks at class labels, else "none".
+        teachers: number of teachers; 0 if the student teaches itself.
+        subnets: whether the student must have sub-networks.
+        compares_samples: whether its value depends on which samples share a batch.
+    """
+
+    outputs: tuple[OutputKind, ...] = ()
+    taps: Literal["none", "pairs", "all"] = "none"
+    labels: Literal["none", "class"] = "none"
+    teachers: int = 1
+    subnets: bool = False
+    compares_samples: bool = False
+
+
+class Method(nn.Module, ABC):
+    """A transfer method. Every subclass is final.
+
+    `__init__(*, settings with defaults)` checks settings and makes no tensors. `build` is called
+    once, when the shapes are known. `forward` runs no network, reads no file, knows no weight and
+    no epoch, and changes nothing outside itself.
+    """
+
+    needs: ClassVar[Needs]
+
+    def build(self, shapes: Shapes) -> None:
+        """Checks shapes and makes the learned parts. Parameters exist after this, not before.
+
+        Raises:
+            NetworkError: student and teacher do not fit this method.
+        """
+
+    @abstractmethod
+    def forward(self, batch: TransferBatch) -> Terms:
+        """The unweighted terms of one batch, each mean over the batch."""
+
+    def end_phase(self, phase: Phase) -> Findings | None:
+        """Decides something between phases; most methods do not."""
+        return None
+
+    def structure(self) -> Any:
+        """What `end_phase` left of the learned parts, as a JSON value; None if nothing is dropped."""
+        return None
+
+    def restore_structure(self, structure: Any) -> None:
+        """Drops what is not in `structure`; called after `build`, before weights are loaded."""

@@ -1,0 +1,146 @@
+"""A network together with what it wants to be shown.
+
+Everything outside deals in pixels between 0 and 1; how large a picture must be and how it is
+normalized is the network's own affair, so a teacher and a student that differ in both can look at
+the same picture, and a normalization can neither be forgotten nor applied twice.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.utils import _pytree as pytree
+
+from tutelage.errors import NetworkError
+from tutelage.taps import Recorder, Stage, find_stages
+from tutelage.types import InputSpec, Observation, ObservationShape
+
+__all__ = ["Network"]
+
+
+class Network(nn.Module):
+    """Wraps any module that maps images to an output.
+
+    Args:
+        module: takes images of shape (n, channels, height, width), normalized.
+        spec: what the module wants. None: images are handed on as they come.
+
+    Attributes:
+        module: the wrapped module; tap names are the names of its sub-modules.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, module: nn.Module, spec: InputSpec | None = None) -> None:
+        super().__init__()
+        self.module = module
+        self.spec = spec
+        self._recorder = Recorder()
+        if spec is not None:
+            shape = (spec.channels, 1, 1)
+            self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
+            self.register_buffer("std", torch.tensor(spec.std).view(shape), persistent=False)
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Any:
+        """The output for pixels in [0, 1]; without a spec, for images as the module takes them."""
+        return self.module(self.prepare(images))
+
+    def prepare(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+        """Resizes and normalizes, as the spec says."""
+        if self.spec is None:
+            return images
+        size = (self.spec.height, self.spec.width)
+        if images.shape[-2:] != size:
+            images = interpolate(images, size, mode="bilinear", antialias=True)
+        return (images - self.mean) / self.std
+
+    def tap(self, names: Sequence[str], what: str = "network") -> None:
+        """Registers permanent taps; call before compiling.
+
+        Raises:
+            NetworkError: there is no sub-module of that name.
+        """
+        self._recorder.attach(self.module, names, what)
+
+    def observe(self, images: Float[Tensor, "n c h w"], taps: Sequence[str] = ()) -> Observation:
+        """One forward pass, with the maps at `taps` (registered before by `tap`)."""
+        self._recorder.start()
+        output = self.forward(images)
+        features = self._recorder.stop(taps)
+        return Observation(pytree.tree_map(_to_float32, output), features)
+
+    def example(self, image_size: tuple[int, int, int] | None, count: int = 2) -> Tensor:
+        """Grey pictures of the right shape, on the network's device, for a dry run.
+
+        Args:
+            image_size: channels, height, width, for a network without a spec.
+
+        Raises:
+            NetworkError: neither says how large a picture is.
+        """
+        if self.spec is not None:
+            image_size = (self.spec.channels, self.spec.height, self.spec.width)
+        if image_size is None:
+            raise NetworkError(
+                "A network's input size is not known. Wrap it as Network(module, InputSpec(...)), "
+                "or give image_size=(channels, height, width)."
+            )
+        first = next(self.module.parameters(), torch.empty(0))
+        return torch.full((count, *image_size), 0.5, device=first.device, dtype=first.dtype)
+
+    def stages(self, image_size: tuple[int, int, int] | None = None) -> list[Stage]:
+        """The candidate taps, from one dry run."""
+        return find_stages(self.module, self.prepare(self.example(image_size)))
+
+    def shape(
+        self, taps: Sequence[str], image_size: tuple[int, int, int] | None = None
+    ) -> ObservationShape:
+        """The shapes of an observation, from one dry run in eval mode.
+
+        Raises:
+            NetworkError: a tap puts out something else than a map, or is never reached.
+        """
+        return shape_of(self.dry_run(taps, image_size))
+
+    def dry_run(
+        self, taps: Sequence[str], image_size: tuple[int, int, int] | None = None
+    ) -> Observation:
+        """One observation of two grey pictures in eval mode; modes are restored."""
+        modes = {child: child.training for child in self.modules()}
+        try:
+            self.eval()
+            with torch.no_grad():
+                seen = self.observe(self.example(image_size), taps)
+        except KeyError as error:
+            raise NetworkError(
+                f"The sub-module {error.args[0]!r} is not called in a forward pass, so it cannot "
+                "be tapped. Choose one that is."
+            ) from None
+        finally:
+            for child, mode in modes.items():
+                child.training = mode
+        for name, value in seen.features.items():
+            if not isinstance(value, Tensor) or value.ndim != 4:
+                raise NetworkError(
+                    f"The tap {name!r} puts out no map of shape (n, channels, height, width). "
+                    "Tap a convolution, a block or a stage."
+                )
+        return seen
+
+
+def shape_of(seen: Observation) -> ObservationShape:
+    """The shapes of an observation, without the batch dimension."""
+    return ObservationShape(
+        None if not isinstance(seen.output, Tensor) else tuple(seen.output.shape[1:]),
+        {name: tuple(value.shape[1:]) for name, value in seen.features.items()},
+        {name: shape_of(part) for name, part in seen.subnets.items()},
+    )
+
+
+def _to_float32(leaf: Any) -> Any:
+    half = isinstance(leaf, Tensor) and leaf.dtype in (torch.bfloat16, torch.float16)
+    return leaf.float() if half else leaf

@@ -1,0 +1,420 @@
+"""What may be said: recipes are YAML, validated, with every default filled in.
+
+Constructor signatures are the schema. A recipe names things that stand in an index (networks, data
+sets, methods, optimizers) and gives arguments of their constructors; there are no import paths.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cache, partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    create_model,
+)
+from pydantic_core import PydanticCustomError
+
+from tutelage.data import DATASETS, Views
+from tutelage.engine import OPTIMIZERS, SCHEDULES, TrainSettings
+from tutelage.errors import RecipeError, TutelageError, nearest
+from tutelage.methods import METHODS
+from tutelage.models import NETWORKS
+
+__all__ = [
+    "SCHEMA",
+    "DataRecipe",
+    "Recipe",
+    "apply_overrides",
+    "dump",
+    "json_schema",
+    "packaged",
+    "read_mapping",
+    "read_recipe",
+    "settings_of",
+    "validate",
+]
+
+SCHEMA = 1
+_SUPPLIED = {"num_classes", "in_channels"}  # by the data, not by a recipe
+
+
+# From a signature to a schema
+
+
+@cache
+def settings_of(constructor: Callable[..., Any]) -> type[BaseModel]:
+    """A model of what a recipe may say of a constructor: its arguments, except what we supply.
+
+    Positional arguments without default are ours to supply.
+    """
+    function = constructor.func if isinstance(constructor, partial) else constructor
+    hints = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    required = inspect.Parameter.empty
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if parameter.default is required else parameter.default)
+        for name, parameter in inspect.signature(constructor).parameters.items()
+        if name not in _SUPPLIED
+        and (parameter.kind is inspect.Parameter.KEYWORD_ONLY or parameter.default is not required)
+    }
+    return create_model("Settings", __config__=ConfigDict(extra="forbid", strict=False), **fields)
+
+
+def _fill(
+    constructor: Callable[..., Any], settings: Mapping[str, Any], what: str
+) -> dict[str, Any]:
+    """The settings with defaults filled in."""
+    try:
+        return settings_of(constructor).model_validate(dict(settings)).model_dump(mode="json")
+    except ValidationError as error:
+        raise _custom(_sentence(error, settings_of(constructor), what)) from None
+
+
+def _custom(sentence: str) -> PydanticCustomError:
+    return PydanticCustomError("tutelage", "{sentence}", {"sentence": sentence})
+
+
+def _entry(index: Mapping[str, Callable[..., Any]], what: str) -> Callable[[Any], Any]:
+    """A validator of `NAME`, or of `{name: NAME, setting: value, …}`."""
+
+    def validate(value: Any) -> dict[str, Any]:
+        entry = {"name": value} if isinstance(value, str) else value
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+            raise _custom(
+                f"a {what} is a name, or a mapping with a name, but here stands {value!r}"
+            )
+        name = entry["name"]
+        if name not in index:
+            raise _custom(f"there is no {what} {name!r}; {nearest(name, index)}")
+        settings = {key: value for key, value in entry.items() if key != "name"}
+        return {"name": name, **_fill(index[name], settings, name)}
+
+    return validate
+
+
+def _network(value: Any) -> Any:
+    """`NAME`, `FILE:NAME`, `{name: …, checkpoint: FILE, mean: …, std: …}` or `{run: FOLDER}`."""
+    if isinstance(value, str) and ":" in value:
+        checkpoint, _, name = value.rpartition(":")
+        value = {"name": name, "checkpoint": checkpoint}
+    if isinstance(value, Mapping) and "run" in value:
+        if set(value) != {"run"} or not isinstance(value["run"], str):
+            raise _custom("a network from an earlier run is {run: FOLDER} and nothing else")
+        return dict(value)
+    own = {}
+    if isinstance(value, Mapping):
+        own = {key: value[key] for key in ("checkpoint", "mean", "std") if key in value}
+        value = {key: value[key] for key in value if key not in own}
+    for key in ("mean", "std"):
+        if key in own and not (
+            isinstance(own[key], list | tuple) and all(isinstance(x, int | float) for x in own[key])
+        ):
+            raise _custom(f"{key} must be a list of numbers, one per channel, not {own[key]!r}")
+    return _entry(NETWORKS, "network")(value) | own
+
+
+def _methods(value: Any) -> dict[str, Any]:
+    """`{method: {setting: value, …, weight: …}}`; an empty list or mapping for none."""
+    if value in ([], None):
+        return {}
+    if isinstance(value, list):
+        value = {name: {} for name in value}
+    if not isinstance(value, Mapping):
+        raise _custom("methods is a mapping from names to settings, or [] for none")
+    filled = {}
+    for name, settings in value.items():
+        if name not in METHODS:
+            raise _custom(f"there is no method {name!r}; {nearest(str(name), METHODS)}")
+        settings = dict(settings or {})
+        if "weight" not in settings:
+            raise _custom(f"{name} needs a weight, for instance `weight: 1.0`")
+        weight = _weight(settings.pop("weight"), name)
+        filled[name] = {**_fill(METHODS[name], settings, name), "weight": weight}
+    return filled
+
+
+class ScheduleRecipe(BaseModel):
+    """A weight that changes: see `distiller.objective.Schedule`."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    kind: Literal["constant", "linear", "cosine"]
+    from_: float = Field(default=1.0, alias="from")
+    to: float = 0.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+def _weight(value: Any, what: str) -> Any:
+    """A number, a schedule, or one of these for each part of a method's terms."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Mapping):
+        raise _custom(
+            f"the weight of {what} must be a number, a schedule {{kind: …}}, or a mapping from "
+            f"parts to these, not {value!r}"
+        )
+    if not isinstance(value, Mapping):
+        return float(value)
+    if "kind" in value:
+        try:
+            return ScheduleRecipe.model_validate(value).model_dump(by_alias=True)
+        except ValidationError as error:
+            raise _custom(_sentence(error, ScheduleRecipe, f"weight of {what}")) from None
+    return {part: _weight(number, f"{what}, {part}") for part, number in value.items()}
+
+
+# The recipe
+
+
+class DataRecipe(BaseModel):
+    """Which pictures, how they are split, and what happens to them on the way."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    source: Annotated[dict[str, Any], BeforeValidator(_entry(DATASETS, "data set"))]
+    limit: int | None = None
+    validation: int
+    labelled: int | None = None
+    unlabelled: bool = False
+    split_seed: int = 0
+    views: Annotated[
+        dict[str, Any],
+        BeforeValidator(lambda value: _view_settings(value or {})),
+    ] = Field(default_factory=lambda: _view_settings({}))
+    num_views: int | None = None
+
+
+def _view_settings(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _custom("views is a mapping, such as {crop_padding: 4, flip: true}")
+    adapter = TypeAdapter(Views)
+    known = set(inspect.signature(Views).parameters)
+    for key in value:
+        if key not in known:
+            raise _custom(f"views know no {key!r}; {nearest(str(key), known)}")
+    return adapter.dump_python(adapter.validate_python(dict(value)), mode="json")
+
+
+class Recipe(BaseModel):
+    """One run.
+
+    Attributes:
+        schema_version: of this format.
+        seed: of initial weights, order, views and methods.
+        data: see `DataRecipe`.
+        student, teacher: a network's name and settings; `FILE:NAME`; or `{run: FOLDER}`.
+        methods: name → settings and weight.
+        taps: "auto", or pairs of sub-module names, student first.
+        task: settings of the task.
+        task_weight: of the supervised term: a number or a schedule.
+        train: see `engine.settings.TrainSettings`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    schema_version: Literal[1] = Field(alias="schema")
+    seed: int = 0
+    data: DataRecipe
+    student: Annotated[dict[str, Any], BeforeValidator(_network)]
+    teacher: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(lambda value: None if value is None else _network(value)),
+    ] = None
+    methods: Annotated[dict[str, Any], BeforeValidator(_methods)] = Field(default_factory=dict)
+    taps: Literal["auto"] | list[tuple[str, str]] = "auto"
+    task: dict[str, Any] = Field(default_factory=dict)
+    task_weight: Annotated[Any, BeforeValidator(lambda value: _weight(value, "the task"))] = 1.0
+    train: TrainSettings
+
+
+def validate(value: Any, where: str) -> Recipe:
+    """A recipe from what YAML gave.
+
+    Args:
+        where: how errors call the recipe.
+
+    Raises:
+        RecipeError: in one sentence, the first thing that is wrong.
+    """
+    if not isinstance(value, Mapping):
+        raise RecipeError(
+            f"{where} must be a mapping that begins with `schema: {SCHEMA}`; "
+            "`tutelage recipes ls` lists examples."
+        )
+    if value.get("schema") != SCHEMA:
+        raise RecipeError(
+            f"{where} must say `schema: {SCHEMA}`, and says {value.get('schema')!r}. Recipes of "
+            "another schema need the version that they were written for."
+        )
+    try:
+        recipe = Recipe.model_validate(dict(value))
+        train = {
+            "optimizer": _entry(OPTIMIZERS, "optimizer")(recipe.train.optimizer),
+            "schedule": _entry(SCHEDULES, "schedule")(recipe.train.schedule),
+        }
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {_sentence(error, Recipe, '')}.") from None
+    except PydanticCustomError as error:
+        raise RecipeError(f"{where}: {error.message()}.") from None
+    except TutelageError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    return recipe.model_copy(update={"train": replace(recipe.train, **train)})
+
+
+def _sentence(error: ValidationError, model: type[BaseModel], what: str) -> str:
+    """What is wrong first, where, and what is known there."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    where = ".".join(path)
+    if first["type"] == "tutelage":
+        return f"{where}: {first['msg']}" if where else first["msg"]
+    of = f" of {what}" if what else ""
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{where!r} is no key{of}; {nearest(path[-1], _keys(model, path[:-1]))}"
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{where!r} is missing{of}; add it"
+    if first["type"] == "value_error":
+        return f"{where}: {first.get('ctx', {}).get('error')}"
+    return f"{where}{of}: {first['msg'].lower()}, but here stands {first['input']!r}"
+
+
+def _keys(model: type[BaseModel], path: Iterable[str]) -> list[str]:
+    """The keys that are known at a place in a model."""
+    kind: Any = model
+    for part in path:
+        fields = getattr(kind, "model_fields", {})
+        kind = fields[part].annotation if part in fields else None
+    if kind is None:
+        return []
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [field.alias or name for name, field in kind.model_fields.items()]
+    return list(inspect.signature(kind).parameters)
+
+
+# Reading and writing
+
+
+def packaged() -> dict[str, str]:
+    """The recipes in the package: name → text."""
+    folder = files("tutelage") / "recipe_files"
+    return {
+        entry.name.removesuffix(".yaml"): entry.read_text()
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if entry.name.endswith(".yaml")
+    }
+
+
+def read_mapping(name: str | Path) -> tuple[Any, str]:
+    """What a YAML file, or a packaged recipe of that name, says.
+
+    Returns:
+        The value, and how errors should call it.
+
+    Raises:
+        RecipeError: there is no such thing, or it is no YAML.
+    """
+    path, known = Path(name), packaged()
+    if path.is_file():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            raise RecipeError(f"{path} is no text file; a recipe is YAML.") from None
+    elif str(name) in known:
+        text = known[str(name)]
+    elif path.is_dir():
+        raise RecipeError(f"{path} is a folder; a recipe is a YAML file.")
+    else:
+        raise RecipeError(
+            f"There is no file and no packaged recipe {str(name)!r}; {nearest(str(name), known)}."
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise RecipeError(f"{name} is not YAML{line}. Mend it there.") from None
+    if value is None:
+        raise RecipeError(f"{name} is empty; `tutelage recipes cat digits` shows a recipe.")
+    return value, str(name)
+
+
+def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Reads and validates a recipe.
+
+    Args:
+        name: of a file, or of a packaged recipe.
+        overrides: `key=value` each, keys dotted, values YAML.
+
+    Raises:
+        RecipeError: in one or two sentences.
+    """
+    value, where = read_mapping(name)
+    if isinstance(value, dict):
+        value = apply_overrides(value, dict(map(_parse_override, overrides)))
+    return validate(value, where)
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"{text!r} is no override; write key=value, such as train.steps=100.")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise RecipeError(f"The value in {text!r} is not YAML; put it in quotes.") from None
+
+
+def apply_overrides(value: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy in which dotted keys have new values.
+
+    >>> apply_overrides({"train": {"steps": 5}}, {"train.steps": 7, "seed": 1})
+    {'train': {'steps': 7}, 'seed': 1}
+    """
+    result: dict[str, Any] = dict(value)
+    for key, new in overrides.items():
+        head, dot, rest = key.partition(".")
+        if not dot:
+            result[head] = new
+            continue
+        below = result.get(head)
+        below = {"name": below} if isinstance(below, str) else below or {}
+        if not isinstance(below, Mapping):
+            raise RecipeError(f"{head} holds no keys, so {key!r} cannot be set. Set {head} itself.")
+        result[head] = apply_overrides(below, {rest: new})
+    return result
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON values, defaults filled in."""
+    return recipe.model_dump(mode="json", by_alias=True)
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every default filled in."""
+    return yaml.safe_dump(plain(recipe), sort_keys=False, default_flow_style=None, width=100)
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON schema of recipes, for editors."""
+    schema = Recipe.model_json_schema(by_alias=True)
+    weight = {"description": "number, schedule {kind: …}, or mapping from parts to these"}
+    schema["properties"]["methods"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            name: _settings_schema(method, {"weight": weight}) for name, method in METHODS.items()
+        },
+    }
+    return schema
+
+
+def _settings_schema(constructor: Callable[..., Any], more: dict[str, Any]) -> dict[str, Any]:
+    schema = settings_of(constructor).model_json_schema()
+    schema["properties"] = schema.get("properties", {}) | more
+    schema["required"] = [*schema.get("required", []), *more]
+    return schema

@@ -1,0 +1,245 @@
+"""How a run lies on disk, and how anything is written: whole or not at all.
+
+runs/NAME/
+    recipe.yaml            resolved: every default filled in
+    record.json            what was run, on what, with what result; written last
+    metrics.jsonl          one line per log interval
+    student.safetensors    the trained student, with its own description in the header
+    checkpoints/step-…/    the last two
+"""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, final
+
+from tutelage.errors import RunError
+
+__all__ = [
+    "RECORD_SCHEMA",
+    "RunFolder",
+    "append_line",
+    "read_lines",
+    "remove",
+    "write_atomic",
+    "write_folder",
+    "write_json",
+]
+
+RECORD_SCHEMA = 1
+
+
+@contextmanager
+def _space(path: Path) -> Iterator[None]:
+    """Says in words that a disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"No space is left on the device that holds {path.parent}. Free some and run again "
+                "with --resume, or choose another folder."
+            ) from None
+        raise
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a file so that a reader, or a crash, sees the old content or the new.
+
+    Raises:
+        RunError: no space is left; the old file is untouched.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with _space(path):
+            _write_synced(partial, data)
+            partial.replace(path)
+            _sync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder of files that appears as a whole or not at all.
+
+    Raises:
+        RunError: no space is left; nothing remains of the attempt.
+    """
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with _space(path):
+            partial.mkdir(parents=True)
+            for name, content in files.items():
+                _write_synced(partial / name, content)
+            _sync_folder(partial)
+            remove(path)
+            partial.replace(path)
+            _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON value, atomically, readable and with stable order of keys as given."""
+    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def append_line(path: Path, value: Any) -> None:
+    """Appends one JSON value as one line."""
+    with _space(path), path.open("a") as file:
+        file.write(json.dumps(value, allow_nan=False) + "\n")
+        file.flush()
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The JSON values of a file of lines; a last line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    values = []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, start=1):
+        try:
+            values.append(json.loads(line))
+        except json.JSONDecodeError:
+            if number == len(lines):
+                break
+            raise RunError(f"{path} is damaged in line {number}. Remove that line.") from None
+    return values
+
+
+def remove(path: Path) -> None:
+    """Removes a folder so that a crash in between leaves nothing that looks whole."""
+    if path.exists():
+        condemned = path.with_name(f".{path.name}.removed-{os.getpid()}")
+        path.replace(condemned)
+        shutil.rmtree(condemned)
+
+
+@final
+class RunFolder:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def record(self) -> Path:
+        """What was run and with what result; present once the run has finished."""
+        return self.path / "record.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One line per log interval."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def student(self) -> Path:
+        """The trained student."""
+        return self.path / "student.safetensors"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*"))
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a step belongs."""
+        return self.path / "checkpoints" / f"step-{step:09d}"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return self.record.exists()
+
+    def create(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            RunError: something of that name is there already.
+        """
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise RunError(
+                f"{self.path} exists already, and a run is never overwritten. Continue it with "
+                "--resume, or choose another --name."
+            )
+        with _space(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def read_record(self) -> dict[str, Any]:
+        """The record of a finished run.
+
+        Raises:
+            RunError: the folder is no run, the run did not finish, or the record is of another
+                schema.
+        """
+        self.require()
+        if not self.finished:
+            raise RunError(
+                f"The run in {self.path} has not finished. Continue it: "
+                f"tutelage train {self.recipe} --resume --name {self.path.name}"
+            )
+        try:
+            record = json.loads(self.record.read_text())
+            schema = record["schema"]
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
+            raise RunError(f"{self.record} is damaged. Run the recipe beside it anew.") from None
+        if schema != RECORD_SCHEMA:
+            raise RunError(
+                f"{self.record} has schema {schema}, and this version reads {RECORD_SCHEMA}. "
+                "Read it with the version that wrote it, or run its recipe anew."
+            )
+        return record
+
+    def require(self) -> None:
+        """Checks that this is a run folder.
+
+        Raises:
+            RunError: it is not.
+        """
+        if not self.recipe.is_file():
+            raise RunError(
+                f"{self.path} is no run folder: it holds no recipe.yaml. Name a folder that "
+                "`tutelage train` has made, such as runs/NAME."
+            )
+
+    def cut_metrics(self, step: int) -> None:
+        """Drops the lines after `step`, which a resumed run will write again."""
+        lines = [line for line in read_lines(self.metrics) if line["step"] <= step]
+        write_atomic(self.metrics, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def sweep(self, keep: Iterable[Path] = ()) -> None:
+        """Removes checkpoints other than `keep`, and what crashes have left behind."""
+        kept = set(keep)
+        for path in self.checkpoints:
+            if path not in kept:
+                remove(path)
+        for pattern in ("checkpoints/.*", ".*.partial-*"):
+            for left in self.path.glob(pattern):
+                shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()

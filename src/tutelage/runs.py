@@ -1,0 +1,376 @@
+"""One recipe → one run folder: build, check, train, measure, record."""
+
+import time
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from tutelage.build import Built, build, code_of, identity_of
+from tutelage.data import Source
+from tutelage.engine import fit, resolve_device
+from tutelage.errors import DataError, RecipeError, RunError, TeacherError
+from tutelage.evaluation.accuracy import accuracy, near_chance
+from tutelage.evaluation.agreement import agreement
+from tutelage.evaluation.cost import macs, num_parameters
+from tutelage.evaluation.latency import latency
+from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.models.network import Network
+from tutelage.models.saved import load, save_network
+from tutelage.provenance import digest, git_commit, hardware, versions
+from tutelage.recipes import Recipe, dump, plain, read_recipe, validate
+from tutelage.records import RECORD_SCHEMA, RunFolder, write_atomic, write_json
+
+__all__ = ["Run", "check", "evaluate", "read_test", "train"]
+
+SANITY_PICTURES = 1000
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        record: what record.json says.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    def student(self) -> Network:
+        """The trained student, in eval mode; takes pixels in [0, 1]."""
+        return load(self.folder)[0]
+
+
+def train(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    overrides: Iterable[str] = (),
+    name: str | None = None,
+    runs: Path | str = "runs",
+    resume: bool = False,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    data: Source | None = None,
+    with_test: bool = True,
+    shown: bool = True,
+    command: str = "tutelage.train",
+) -> Run:
+    """Runs a recipe to its end.
+
+    Args:
+        recipe: a recipe, what its YAML says, a file, or the name of a packaged recipe.
+        overrides: `key=value`, keys dotted.
+        name: of the run folder; the recipe's name and seed unless said.
+        runs: the folder of run folders.
+        resume: continue the run of that name from its newest checkpoint; begins it if it has none.
+        student, teacher, data: take the place of the recipe's entries.
+        with_test: whether test may be read, once, after everything is chosen. A run that belongs
+            to a choice must not.
+        shown: whether to show progress.
+        command: how the run was called, for the record.
+
+    Raises:
+        TutelageError: what was asked for does not exist or does not fit; nothing was written.
+        Interrupted: the run was asked to stop; `resume` continues it.
+    """
+    resolved, default_name = _resolve(recipe, overrides)
+    folder = RunFolder(Path(runs) / (name or default_name))
+    if resume:
+        _require_same_recipe(folder, resolved)
+        if folder.finished:
+            raise RunError(f"The run in {folder.path} has finished; there is nothing to resume.")
+    elif folder.path.exists() and any(folder.path.iterdir()):
+        folder.create()  # says that it is taken
+    built = build(resolved, student=student, teacher=teacher, data=data, with_test=with_test)
+    device = resolve_device(resolved.train.device)
+    if resolved.train.threads is not None:
+        torch.set_num_threads(resolved.train.threads)
+    teacher_on_validation = _check_teacher(built, device)
+
+    if not folder.path.exists():
+        folder.create()
+        write_atomic(folder.recipe, dump(resolved))
+    began = datetime.now(UTC)
+    trained = fit(
+        built.distiller,
+        built.train,
+        resolved.train,
+        folder,
+        held_out=built.validation,
+        validate=lambda: accuracy(_look(built.student, built.validation, built, device)),
+        seed=resolved.seed,
+        title=folder.path.name,
+        shown=shown,
+    )
+    save_network(folder.student, built.student, built.description)
+    on_validation = _look(built.student, built.validation, built, device)
+    share = accuracy(on_validation)
+    record = {
+        "schema": RECORD_SCHEMA,
+        "name": folder.path.name,
+        "command": command,
+        "began": began.isoformat(timespec="seconds"),
+        "seconds": round(trained.seconds, 3),
+        "steps": trained.steps,
+        "ended": trained.ended,
+        "collapsed": near_chance(share, on_validation),
+        "phases": list(trained.phases),
+        "students": {
+            "student": {"validation_accuracy": share} | _cost(built.student, device),
+        },
+        "teacher": _teacher_entry(built, device, teacher_on_validation),
+        "data": {
+            "train": len(built.split.train),
+            "labelled": int(built.split.train.has_label.sum()),
+            "validation": len(built.split.validation),
+            "test": len(built.split.test),
+            "classes": len(built.source.classes),
+        },
+        "readings": [],
+        "identity": identity_of(built, torch.get_num_threads(), device.type, versions()),
+        "code": code_of(resolved),
+        "content": built.content,
+        "commit": git_commit(),
+        "versions": versions(),
+        "hardware": hardware()
+        | {
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+            "kept_memory": trained.kept_memory,
+        },
+        "recipe": plain(resolved),
+    }
+    if with_test:
+        _add_test(record, built, device, command, "final measurement, after all choices")
+    write_json(folder.record, record)
+    return Run(folder.path, record)
+
+
+def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | None = None) -> Run:
+    """Reads test for a finished run whose record has no reading yet, and enters it.
+
+    Raises:
+        RunError: the folder holds no finished run, or test was read already.
+    """
+    place = RunFolder(folder)
+    record = place.read_record()
+    if record["readings"]:
+        raise RunError(f"Test was read already for {folder}; a run reads it once.")
+    built = build(validate(record["recipe"], str(place.recipe)), teacher=teacher)
+    built = built._replace(student=load(folder)[0])
+    device = resolve_device(built.recipe.train.device)
+    _add_test(record, built, device, command, purpose)
+    write_json(place.record, record)
+    return Run(folder, record)
+
+
+def check(recipe: Recipe) -> dict[str, Any]:
+    """Builds a recipe, measures its teacher and takes one step; writes nothing.
+
+    Returns:
+        What a user wants to know before a run: sizes, costs, taps, terms of the first step.
+    """
+    built = build(recipe)
+    device = resolve_device(recipe.train.device)
+    on_validation = _check_teacher(built, device)
+    batch = built.train.batch(0)
+    began = time.perf_counter()
+    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bf16"):
+        out = built.distiller.to("cpu").train()(
+            batch.images,
+            batch.targets,
+            index=batch.index,
+            view=batch.view,
+            has_label=batch.has_label,
+            progress=0.0,
+            num_labelled=built.train.num_labelled,
+        )
+    out.loss.backward()
+    student_stages = built.student.stages()
+    return {
+        "student": {
+            "parameters": num_parameters(built.student),
+            "macs": macs(built.student, _image_size(built.student)),
+            "stages": [stage._asdict() for stage in student_stages],
+        },
+        "teacher": None
+        if built.teacher is None
+        else {
+            "parameters": num_parameters(built.teacher),
+            "macs": macs(built.teacher, _image_size(built.teacher)),
+            "validation_accuracy": None if on_validation is None else accuracy(on_validation),
+            "stages": [stage._asdict() for stage in built.teacher.stages()],
+        },
+        "pairs": [pair._asdict() for pair in built.distiller.pairs],
+        "data": {
+            "train": len(built.split.train),
+            "labelled": int(built.split.train.has_label.sum()),
+            "labelled_per_batch": built.train.num_labelled,
+            "validation": len(built.split.validation),
+            "test": len(built.split.test),
+        },
+        "loss": out.loss.item(),
+        "terms": {name: value.item() for name, value in out.terms.items()},
+        "first_step_seconds": round(time.perf_counter() - began, 3),
+    }
+
+
+def _resolve(
+    recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Iterable[str]
+) -> tuple[Recipe, str]:
+    overrides = list(overrides)
+    if isinstance(recipe, str | Path):
+        resolved = read_recipe(recipe, overrides)
+        stem = Path(recipe).stem
+        stem = Path(recipe).resolve().parent.name if stem == "recipe" else stem
+        name = f"{stem}-seed{resolved.seed}"
+        if any(not text.startswith("seed=") for text in overrides):
+            name += f"-{digest(sorted(overrides))[:6]}"
+        return resolved, name
+    if overrides:
+        raise RecipeError("Overrides go with a recipe file; change the mapping itself instead.")
+    resolved = recipe if isinstance(recipe, Recipe) else validate(recipe, "The recipe")
+    return resolved, f"run-{digest(plain(resolved))[:8]}"
+
+
+def _require_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
+    if not folder.path.exists():
+        return
+    folder.require()
+    stored = plain(read_recipe(folder.recipe))
+    asked = plain(recipe)
+    for key in asked:
+        if stored.get(key) != asked[key]:
+            raise RunError(
+                f"The run in {folder.path} was begun with another recipe: {key} differs. Resume it "
+                f"with {folder.recipe}, or begin a new one with another --name."
+            )
+
+
+def _look(network: Network, pictures: Any, built: Built, device: torch.device) -> Predictions:
+    return predict(network, pictures, device=device, precision=built.recipe.train.precision)
+
+
+def _check_teacher(built: Built, device: torch.device) -> Predictions | None:
+    """Refuses a teacher that knows nothing, before the first step.
+
+    Raises:
+        TeacherError: it is at or near chance.
+    """
+    if built.teacher is None:
+        return None
+    seen = predict(
+        built.teacher,
+        built.validation,
+        device=device,
+        precision=built.recipe.train.precision,
+        max_pictures=SANITY_PICTURES,
+    )
+    share = accuracy(seen)
+    if near_chance(share, seen):
+        raise TeacherError(
+            f"The teacher is right on {100 * share:.1f} % of {len(seen.targets)} validation "
+            "pictures, which is chance. Likely causes: another normalization (give its mean and "
+            "std), another order of classes, or a head that was never trained."
+        )
+    return seen
+
+
+def _image_size(network: Network) -> tuple[int, int, int]:
+    assert network.spec is not None
+    return network.spec.channels, network.spec.height, network.spec.width
+
+
+def _cost(network: Network, device: torch.device) -> dict[str, Any]:
+    size = _image_size(network)
+    speed = latency(network, size, device=device)
+    return {
+        "parameters": num_parameters(network),
+        "macs": macs(network, size),
+        "latency_ms": speed.median_ms,
+        "latency_p95_ms": speed.p95_ms,
+        "latency_batch": speed.batch_size,
+    }
+
+
+def _teacher_entry(
+    built: Built, device: torch.device, on_validation: Predictions | None
+) -> dict[str, Any] | None:
+    if built.teacher is None or on_validation is None:
+        return None
+    return {
+        "validation_accuracy": accuracy(on_validation),
+        "validation_pictures": len(on_validation.targets),
+    } | _cost(built.teacher, device)
+
+
+def _add_test(
+    record: dict[str, Any], built: Built, device: torch.device, command: str, purpose: str
+) -> None:
+    """Reads test, once, and says so."""
+    assert built.test is not None, "a choice has no test"
+    student = record["students"]["student"]
+    on_test = _look(built.student, built.test, built, device)
+    student["test_accuracy"] = accuracy(on_test)
+    if built.teacher is not None:
+        teacher_on_test = _look(built.teacher, built.test, built, device)
+        record["teacher"]["test_accuracy"] = accuracy(teacher_on_test)
+        student["agreement"] = agreement(on_test, teacher_on_test)
+    record["readings"].append(
+        {
+            "split": "test",
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "purpose": purpose,
+        }
+    )
+
+
+def evaluate(
+    folder: Path | str, *, with_test: bool = False, command: str = "tutelage.evaluate"
+) -> dict[str, Any]:
+    """Measures the saved student of a finished run again, for comparison with its record.
+
+    Args:
+        with_test: whether to read test too, which is then entered in the record.
+        command: how this was called, for that entry.
+
+    Returns:
+        "record", as it stands now; "again": what was measured, under the record's names:
+        "validation_accuracy", with test "test_accuracy" and, if there is a teacher, "agreement".
+
+    Raises:
+        RunError: the folder holds no finished run.
+        DataError: the pictures are no longer those of the run.
+        TutelageError: what the recipe names is no longer there.
+    """
+    place = RunFolder(Path(folder))
+    record = place.read_record()
+    recipe = validate(record["recipe"], str(place.recipe))
+    # Nothing is trained; on validation alone the teacher need not be there any more.
+    update: dict[str, Any] = {"student": {"run": str(folder)}, "methods": {}}
+    recipe = recipe.model_copy(update=update if with_test else update | {"teacher": None})
+    built = build(recipe, with_test=with_test)
+    if any(built.content[part] != record["content"][part] for part in ("train", "test")):
+        raise DataError(
+            f"The pictures are no longer those that the run in {folder} was trained and measured "
+            "on, so its numbers cannot be checked. Bring back the data that its recipe names."
+        )
+    device = resolve_device(recipe.train.device)
+    again = {"validation_accuracy": accuracy(_look(built.student, built.validation, built, device))}
+    if with_test:
+        measured = deepcopy(record)
+        _add_test(measured, built, device, command, "asked for after the run was finished")
+        student = measured["students"]["student"]
+        again |= {key: student[key] for key in ("test_accuracy", "agreement") if key in student}
+        if record["readings"]:  # the first reading stands
+            record["readings"] = measured["readings"]
+        else:
+            record = measured
+        write_json(place.record, record)
+    return {"record": record, "again": again}

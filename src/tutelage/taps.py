@@ -1,0 +1,130 @@
+"""Reading feature maps out of any network, by the names of its sub-modules.
+
+A tap is a permanent forward hook that writes into a dict while the network is being observed and
+does nothing otherwise. Hooks are registered once, before anything is compiled: a hook registered
+inside `forward` breaks the graph, one that is already there does not.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.errors import NetworkError, nearest
+from tutelage.types import Pair
+
+__all__ = ["Recorder", "Stage", "find_stages", "pair_stages"]
+
+
+class Recorder:
+    """Keeps the outputs of named sub-modules while a network is observed."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Tensor] | None = None
+        self._names: set[str] = set()
+
+    def attach(self, module: nn.Module, names: Iterable[str], what: str) -> None:
+        """Registers a hook for each name that has none yet.
+
+        Args:
+            what: how errors call the network, such as "student".
+
+        Raises:
+            NetworkError: there is no sub-module of that name.
+        """
+        modules = dict(module.named_modules())
+        for name in names:
+            if name in self._names:
+                continue
+            if not name or name not in modules:
+                raise NetworkError(
+                    f"The {what} has no sub-module {name!r} to tap; "
+                    f"{nearest(name, (known for known in modules if known))}. "
+                    "`taps: auto` finds the stages, and `tutelage check` lists them."
+                )
+            modules[name].register_forward_hook(self._hook(name))
+            self._names.add(name)
+
+    def _hook(self, name: str):
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            del module, inputs
+            if self._kept is not None:
+                self._kept[name] = output
+
+        return keep
+
+    def start(self) -> None:
+        """From here on, outputs are kept."""
+        self._kept = {}
+
+    def stop(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Hands out what was kept under `names` and lets go of all of it."""
+        kept, self._kept = self._kept, None
+        assert kept is not None, "stop without start"
+        return {name: kept[name] for name in names}
+
+
+class Stage(NamedTuple):
+    """The last map that a network makes at one resolution.
+
+    Attributes:
+        name: of the sub-module that puts it out.
+        shape: channels, height, width.
+        stride: input pixels per location, each side rounded up.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    stride: tuple[int, int]
+
+
+def find_stages(module: nn.Module, images: Tensor) -> list[Stage]:
+    """Finds the stages of a network by one dry run in eval mode.
+
+    A stage ends with the last sub-module that puts out a map of its resolution. Maps of a single
+    location are pooled vectors, not stages.
+
+    Args:
+        images: as `module` takes them, shape (n, c, h, w).
+    """
+    last: dict[tuple[int, int], tuple[str, tuple[int, int, int]]] = {}
+    handles = []
+
+    def note(name: str):
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            del module, inputs
+            if isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
+                channels, height, width = output.shape[1:]
+                last.pop((height, width), None)
+                last[height, width] = (name, (channels, height, width))
+
+        return hook
+
+    for name, child in module.named_modules():
+        if name:
+            handles.append(child.register_forward_hook(note(name)))
+    modes = {child: child.training for child in module.modules()}
+    try:
+        module.eval()
+        with torch.no_grad():
+            module(images)
+    finally:
+        for child, mode in modes.items():
+            child.training = mode
+        for handle in handles:
+            handle.remove()
+    height, width = images.shape[-2:]
+    return [
+        Stage(name, shape, (math.ceil(height / shape[1]), math.ceil(width / shape[2])))
+        for name, shape in last.values()
+    ]
+
+
+def pair_stages(student: Iterable[Stage], teacher: Iterable[Stage]) -> tuple[Pair, ...]:
+    """Pairs stages of equal stride; what has no counterpart stays out."""
+    by_stride: Mapping[tuple[int, int], str] = {stage.stride: stage.name for stage in teacher}
+    return tuple(
+        Pair(stage.name, by_stride[stage.stride]) for stage in student if stage.stride in by_stride
+    )
