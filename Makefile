@@ -28,8 +28,9 @@ help:
 	@echo 'make clean     remove .venv and caches; runs/ stays'
 
 demo: $(VENV)/installed
-	test -e runs/$(DEMO_TEACHER) || $(BIN)/tutelage train $(DEMO_TEACHER)
-	$(BIN)/tutelage compare $(DEMO)
+	@test -e runs/$(DEMO_TEACHER)/record.json || $(BIN)/tutelage train $(DEMO_TEACHER) \
+		--name $(DEMO_TEACHER) $$(test ! -e runs/$(DEMO_TEACHER) || echo --resume)
+	@$(BIN)/tutelage compare $(DEMO)
 
 test: lint
 	$(BIN)/pytest -m 'not slow'

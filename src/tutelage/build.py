@@ -1,6 +1,7 @@
 """From a recipe to objects. Nothing is written here, so a mistake costs nothing."""
 
 import hashlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -23,19 +24,26 @@ from tutelage.data import (
     divide,
 )
 from tutelage.distiller import Distiller, Schedule, Weight
-from tutelage.errors import NetworkError, SettingError, TeacherError
+from tutelage.errors import NetworkError, RecipeError, SettingError, TeacherError
 from tutelage.methods import METHODS
-from tutelage.models import NETWORKS
 from tutelage.models.checkpoints import load_into, read_state
 from tutelage.models.network import Network
-from tutelage.models.saved import Description, load
-from tutelage.provenance import code_digest, digest, digest_file
+from tutelage.models.saved import Description, read_network
+from tutelage.provenance import PACKAGE, code_digest, digest
 from tutelage.recipes import Recipe, plain
 from tutelage.tasks import Classification
 from tutelage.teachers import LiveTeacher
 from tutelage.types import InputSpec
 
-__all__ = ["Built", "build", "code_of", "content_of", "identity_of"]
+__all__ = [
+    "Built",
+    "build",
+    "code_of",
+    "content_of",
+    "identity_of",
+    "identity_parts",
+    "weights_of",
+]
 
 EVALUATION_BATCH = 500
 
@@ -51,7 +59,8 @@ class Built(NamedTuple):
         distiller: student, teacher, methods and weights.
         train: batches to train on.
         validation, test: pictures as they are; test is None where a choice is being made.
-        content: digests of what the recipe only names: pictures and weights.
+        content: digests of what the recipe only names, pictures and weights; of a network that was
+            given as an object, its class and source too.
     """
 
     recipe: Recipe
@@ -64,7 +73,7 @@ class Built(NamedTuple):
     train: TrainLoader
     validation: EvalLoader
     test: EvalLoader | None
-    content: dict[str, str]
+    content: dict[str, Any]
 
 
 def build(
@@ -84,13 +93,13 @@ def build(
     Raises:
         TutelageError: something does not exist, or does not fit together.
     """
-    source = data or _source(recipe.data.source)
-    content = _content(recipe, source)
+    source = data or _source(recipe)
     split = _split(source, recipe)
     if not with_test:
         split = replace(split, test=split.test.take(torch.empty(0, dtype=torch.int64)))
     network, description = _student(recipe, source, student)
     guide = _teacher(recipe, source, teacher)
+    content = _content(recipe, source, network, guide, student is not None, teacher is not None)
     task = Classification(**recipe.task)
     _check(recipe, source, network, guide)
     distiller = Distiller(
@@ -127,8 +136,18 @@ def build(
     )
 
 
-def _source(entry: Mapping[str, Any]) -> Source:
+def _source(recipe: Recipe) -> Source:
+    entry = recipe.data.source
+    if entry is None:
+        raise _left_open("data.source", "data")
     return DATASETS[entry["name"]](**{k: v for k, v in entry.items() if k != "name"})
+
+
+def _left_open(key: str, argument: str) -> RecipeError:
+    return RecipeError(
+        f"The recipe leaves {key} open, for an object that is handed over in Python. Name one there, "
+        f"or call tutelage.train(..., {argument}=...)."
+    )
 
 
 def _split(source: Source, recipe: Recipe) -> Split:
@@ -171,9 +190,10 @@ def _student(
         name = f"{type(given).__module__}.{type(given).__qualname__}"
         spec = network.spec or _spec(source)
         return network, Description(name, {}, len(source.classes), spec, given=True)
+    if entry is None:
+        raise _left_open("student", "student")
     if "run" in entry:
-        network, description = load(Path(entry["run"]))
-        return network, description
+        return read_network(Path(entry["run"]))
     description = _describe(source, entry)
     with rng.part(recipe.seed, "student"):
         network = description.make()
@@ -189,7 +209,7 @@ def _teacher(recipe: Recipe, source: Source, given: nn.Module | None) -> Network
     if entry is None:
         return None
     if "run" in entry:
-        return load(Path(entry["run"]))[0]
+        return read_network(Path(entry["run"]))[0]
     if "checkpoint" not in entry:
         raise TeacherError(
             f"The teacher {entry['name']} has no weights, and an untrained teacher teaches noise. "
@@ -252,56 +272,130 @@ def content_of(pictures: Pictures) -> str:
     return state.hexdigest()[:16]
 
 
-def _content(recipe: Recipe, source: Source) -> dict[str, str]:
-    content = {"train": content_of(source.train), "test": content_of(source.test)}
-    for what in ("student", "teacher"):
+def weights_of(network: Network) -> str:
+    """Digest of a network's weights and buffers, bit for bit; wherever and however they lie."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(network.module.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        state.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        state.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()[:16]
+
+
+def _content(
+    recipe: Recipe,
+    source: Source,
+    student: Network,
+    teacher: Network | None,
+    student_given: bool,
+    teacher_given: bool,
+) -> dict[str, Any]:
+    """Digests of what only the files, or the objects given, can tell."""
+    content: dict[str, Any] = {
+        "train": content_of(source.train),
+        "test": content_of(source.test),
+    }
+    for what, network, given in (
+        ("student", student, student_given),
+        ("teacher", teacher, teacher_given),
+    ):
         entry = getattr(recipe, what) or {}
-        if "run" in entry:
-            content[what] = digest_file(Path(entry["run"]) / "student.safetensors")
+        if network is None:
+            continue
+        if given or "run" in entry:
+            content[what] = _described(network)
         elif "checkpoint" in entry:
-            content[what] = digest_file(Path(entry["checkpoint"]))
+            content[what] = weights_of(network)
     return content
 
 
-def code_of(recipe: Recipe) -> str:
-    """Digest of the source files that shape this recipe's numbers."""
-    names = [recipe.student.get("name"), (recipe.teacher or {}).get("name")]
-    makers = [NETWORKS[name] for name in names if name in NETWORKS]
-    makers += [METHODS[name] for name in recipe.methods] + [DATASETS[recipe.data.source["name"]]]
-    named = {_module(maker) for maker in makers}
-    return code_digest(
-        ["engine.loop", "evaluation.accuracy", "evaluation.agreement", "models.saved", *named]
-    )
+def _described(network: Network) -> dict[str, Any]:
+    """A network that no recipe says: its class, its source, what it is shown, its weights."""
+    kind = type(network.module)
+    return {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "source": _source_of(network.module),
+        "spec": None if network.spec is None else network.spec._asdict(),
+        "weights": weights_of(network),
+    }
 
 
-def _module(maker: Any) -> str:
-    while isinstance(maker, partial):
-        maker = maker.func
-    return maker.__module__.removeprefix("tutelage.")
+def _source_of(module: nn.Module) -> str:
+    """Digest of a module's structure and of the classes in it that are not torch's.
+
+    Our own are left to the digest of the code.
+    """
+    sources = {"structure": repr(module)}
+    for kind in {type(child) for child in module.modules()}:
+        if kind.__module__.partition(".")[0] not in ("torch", PACKAGE):
+            sources[f"{kind.__module__}.{kind.__qualname__}"] = _source_text(kind)
+    return digest(sources)
 
 
-def identity_of(built: Built, threads: int, device: str, versions: Mapping[str, str]) -> str:
+def _source_text(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):  # typed in by hand, or compiled
+        return ""
+
+
+def code_of(built: Built) -> str:
+    """Digest of the source files that shape this run's numbers."""
+    networks = [built.student, *([] if built.teacher is None else [built.teacher])]
+    makers: list[Any] = [type(network.module) for network in networks]
+    makers += [METHODS[name] for name in built.recipe.methods]
+    if built.recipe.data.source is not None:
+        makers.append(DATASETS[built.recipe.data.source["name"]])
+    names = {maker.__module__ for maker in makers}
+    ours = [name.removeprefix(f"{PACKAGE}.") for name in names if name.startswith(f"{PACKAGE}.")]
+    return code_digest([*_ALWAYS, *ours])
+
+
+_ALWAYS = (
+    "engine.loop",
+    "data.subsets",
+    "evaluation.accuracy",
+    "evaluation.agreement",
+    "models.saved",
+)
+"""What shapes the numbers of every run, with all that these import."""
+
+
+def identity_parts(
+    built: Built, threads: int, device: str, versions: Mapping[str, str]
+) -> dict[str, Any]:
     """What two trials must share to be the same trial.
 
     Where a file lies is not part of it; what is in it is.
+
+    Args:
+        threads: of the CPU, where the recipe does not say.
+        device: its kind, such as "cpu".
+        versions: of packages; those of torch and torchvision count.
     """
     recipe = plain(built.recipe)
-    recipe["data"]["source"] = {
-        k: v for k, v in recipe["data"]["source"].items() if k not in ("root", "path", "download")
-    }
+    if recipe["data"]["source"] is not None:
+        recipe["data"]["source"] = {
+            k: v
+            for k, v in recipe["data"]["source"].items()
+            if k not in ("root", "path", "download")
+        }
     for what in ("student", "teacher"):
         if recipe[what] and what in built.content:
             named = {k: v for k, v in recipe[what].items() if k not in ("run", "checkpoint")}
             recipe[what] = named
     for key in ("checkpoint_every", "log_every", "trackers", "threads", "device"):
         recipe["train"].pop(key)
-    return digest(
-        {
-            "recipe": recipe,
-            "content": built.content,
-            "versions": {name: versions[name] for name in ("torch", "torchvision")},
-            "device": device,
-            "threads": threads,
-            "code": code_of(built.recipe),
-        }
-    )
+    return {
+        "recipe": digest(recipe),
+        "content": built.content,
+        "versions": {name: versions[name] for name in ("torch", "torchvision")},
+        "device": device,
+        "threads": built.recipe.train.threads or threads,
+        "code": code_of(built),
+    }
+
+
+def identity_of(built: Built, threads: int, device: str, versions: Mapping[str, str]) -> str:
+    """Digest of `identity_parts`."""
+    return digest(identity_parts(built, threads, device, versions))

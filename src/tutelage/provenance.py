@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["code_digest", "digest", "digest_file", "git_commit", "hardware", "versions"]
+__all__ = ["PACKAGE", "code_digest", "digest", "git_commit", "hardware", "versions"]
 
 PACKAGE = "tutelage"
 _ROOT = Path(__file__).parent
@@ -26,12 +26,6 @@ def digest(value: Any) -> str:
     """SHA-256 of a JSON value, however its keys are ordered; 16 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes; 16 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def code_digest(modules: Iterable[str]) -> str:
@@ -63,7 +57,7 @@ def _read(name: str) -> tuple[str, tuple[str, ...]]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
             below = (node.module or "").removeprefix(PACKAGE).removeprefix(".")
             imported |= _modules(below, [alias.name for alias in node.names])
-        _drop_docstring(node)
+        _drop_texts(node)
     return ast.unparse(tree), tuple(sorted(imported))
 
 
@@ -95,9 +89,18 @@ def _file(name: str) -> Path:
     return _ROOT / f"{name.replace('.', '/')}.py"
 
 
-def _drop_docstring(node: ast.AST) -> None:
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
-        node.body = node.body[1:] or [ast.Pass()]
+def _drop_texts(node: ast.AST) -> None:
+    """Drops what stands there to be read only: docstrings, also those of attributes."""
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        node.body = [part for part in node.body if not _is_text(part)] or [ast.Pass()]
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def versions() -> dict[str, str]:
@@ -125,7 +128,10 @@ def _processor() -> str:
 
 
 def git_commit() -> str | None:
-    """Commit of the checkout that the package runs from, with "+" if it has changes; else None."""
+    """Commit of the checkout that the package runs from, with "+" if it has changes; else None.
+
+    A package that was installed into somebody else's checkout is not part of it.
+    """
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -134,6 +140,7 @@ def git_commit() -> str | None:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", str(_ROOT / "provenance.py"))
         commit = git("rev-parse", "--short=12", "HEAD")
         return commit + ("+" if git("status", "--porcelain", "--", str(_ROOT)) else "")
     except (OSError, subprocess.CalledProcessError):

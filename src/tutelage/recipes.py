@@ -5,12 +5,13 @@ sets, methods, optimizers) and gives arguments of their constructors; there are 
 """
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import (
@@ -22,13 +23,14 @@ from pydantic import (
     ValidationError,
     create_model,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tutelage.data import DATASETS, Views
 from tutelage.engine import OPTIMIZERS, SCHEDULES, TrainSettings
 from tutelage.errors import RecipeError, TutelageError, nearest
 from tutelage.methods import METHODS
 from tutelage.models import NETWORKS
+from tutelage.tasks import Classification
 
 __all__ = [
     "SCHEMA",
@@ -36,10 +38,14 @@ __all__ = [
     "Recipe",
     "apply_overrides",
     "dump",
+    "first_mistake",
     "json_schema",
+    "leave_open",
     "packaged",
+    "plain",
     "read_mapping",
     "read_recipe",
+    "require_plain",
     "settings_of",
     "validate",
 ]
@@ -76,7 +82,7 @@ def _fill(
     try:
         return settings_of(constructor).model_validate(dict(settings)).model_dump(mode="json")
     except ValidationError as error:
-        raise _custom(_sentence(error, settings_of(constructor), what)) from None
+        raise _custom(first_mistake(error, settings_of(constructor), what)) from None
 
 
 def _custom(sentence: str) -> PydanticCustomError:
@@ -89,9 +95,7 @@ def _entry(index: Mapping[str, Callable[..., Any]], what: str) -> Callable[[Any]
     def validate(value: Any) -> dict[str, Any]:
         entry = {"name": value} if isinstance(value, str) else value
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-            raise _custom(
-                f"a {what} is a name, or a mapping with a name, but here stands {value!r}"
-            )
+            raise _custom(f"the {what} must be a name or {{name: NAME, …}}, not {value!r}")
         name = entry["name"]
         if name not in index:
             raise _custom(f"there is no {what} {name!r}; {nearest(name, index)}")
@@ -99,6 +103,11 @@ def _entry(index: Mapping[str, Callable[..., Any]], what: str) -> Callable[[Any]
         return {"name": name, **_fill(index[name], settings, name)}
 
     return validate
+
+
+def _or_open(validate: Callable[[Any], Any], value: Any) -> Any:
+    """As `validate`, but null stays: an object given in Python takes the place."""
+    return None if value is None else validate(value)
 
 
 def _network(value: Any) -> Any:
@@ -114,6 +123,8 @@ def _network(value: Any) -> Any:
     if isinstance(value, Mapping):
         own = {key: value[key] for key in ("checkpoint", "mean", "std") if key in value}
         value = {key: value[key] for key in value if key not in own}
+    if not isinstance(own.get("checkpoint", ""), str):
+        raise _custom(f"checkpoint must be a file's name, not {own['checkpoint']!r}")
     for key in ("mean", "std"):
         if key in own and not (
             isinstance(own[key], list | tuple) and all(isinstance(x, int | float) for x in own[key])
@@ -126,7 +137,7 @@ def _methods(value: Any) -> dict[str, Any]:
     """`{method: {setting: value, …, weight: …}}`; an empty list or mapping for none."""
     if value in ([], None):
         return {}
-    if isinstance(value, list):
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
         value = {name: {} for name in value}
     if not isinstance(value, Mapping):
         raise _custom("methods is a mapping from names to settings, or [] for none")
@@ -134,6 +145,8 @@ def _methods(value: Any) -> dict[str, Any]:
     for name, settings in value.items():
         if name not in METHODS:
             raise _custom(f"there is no method {name!r}; {nearest(str(name), METHODS)}")
+        if not isinstance(settings, Mapping | None):
+            raise _custom(f"settings of {name} must be a mapping, not {settings!r}")
         settings = dict(settings or {})
         if "weight" not in settings:
             raise _custom(f"{name} needs a weight, for instance `weight: 1.0`")
@@ -166,7 +179,7 @@ def _weight(value: Any, what: str) -> Any:
         try:
             return ScheduleRecipe.model_validate(value).model_dump(by_alias=True)
         except ValidationError as error:
-            raise _custom(_sentence(error, ScheduleRecipe, f"weight of {what}")) from None
+            raise _custom(first_mistake(error, ScheduleRecipe, f"weight of {what}")) from None
     return {part: _weight(number, f"{what}, {part}") for part, number in value.items()}
 
 
@@ -177,7 +190,10 @@ class DataRecipe(BaseModel):
     """Which pictures, how they are split, and what happens to them on the way."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    source: Annotated[dict[str, Any], BeforeValidator(_entry(DATASETS, "data set"))]
+    source: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(lambda value: _or_open(_entry(DATASETS, "data set"), value)),
+    ]
     limit: int | None = None
     validation: int
     labelled: int | None = None
@@ -198,7 +214,28 @@ def _view_settings(value: Any) -> dict[str, Any]:
     for key in value:
         if key not in known:
             raise _custom(f"views know no {key!r}; {nearest(str(key), known)}")
-    return adapter.dump_python(adapter.validate_python(dict(value)), mode="json")
+    try:
+        return adapter.dump_python(adapter.validate_python(dict(value)), mode="json")
+    except ValidationError as error:
+        raise _custom(first_mistake(error, Recipe)) from None
+
+
+def _task(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        raise _custom(f"task must be a mapping from settings to values, not {value!r}")
+    return _fill(Classification, value, "the task")
+
+
+def _taps(value: Any) -> Any:
+    """`auto`, or a list of pairs of names."""
+    if value == "auto" or (isinstance(value, list | tuple) and all(map(_is_pair, value))):
+        return value
+    raise _custom(f"write auto, or a list of pairs [student's, teacher's], not {value!r}")
+
+
+def _is_pair(value: Any) -> bool:
+    names = value if isinstance(value, list | tuple) else ()
+    return len(names) == 2 and all(isinstance(name, str) for name in names)
 
 
 class Recipe(BaseModel):
@@ -208,7 +245,8 @@ class Recipe(BaseModel):
         schema_version: of this format.
         seed: of initial weights, order, views and methods.
         data: see `DataRecipe`.
-        student, teacher: a network's name and settings; `FILE:NAME`; or `{run: FOLDER}`.
+        student, teacher: a network's name and settings; `FILE:NAME`; or `{run: FOLDER}`. A student,
+            like a data source, is null where an object is handed over in Python.
         methods: name → settings and weight.
         taps: "auto", or pairs of sub-module names, student first.
         task: settings of the task.
@@ -220,14 +258,17 @@ class Recipe(BaseModel):
     schema_version: Literal[1] = Field(alias="schema")
     seed: int = 0
     data: DataRecipe
-    student: Annotated[dict[str, Any], BeforeValidator(_network)]
+    student: Annotated[
+        dict[str, Any] | None, BeforeValidator(lambda value: _or_open(_network, value))
+    ]
     teacher: Annotated[
-        dict[str, Any] | None,
-        BeforeValidator(lambda value: None if value is None else _network(value)),
+        dict[str, Any] | None, BeforeValidator(lambda value: _or_open(_network, value))
     ] = None
     methods: Annotated[dict[str, Any], BeforeValidator(_methods)] = Field(default_factory=dict)
-    taps: Literal["auto"] | list[tuple[str, str]] = "auto"
-    task: dict[str, Any] = Field(default_factory=dict)
+    taps: Annotated[Literal["auto"] | list[tuple[str, str]], BeforeValidator(_taps)] = "auto"
+    task: Annotated[dict[str, Any], BeforeValidator(_task)] = Field(
+        default_factory=lambda: _task({})
+    )
     task_weight: Annotated[Any, BeforeValidator(lambda value: _weight(value, "the task"))] = 1.0
     train: TrainSettings
 
@@ -246,6 +287,9 @@ def validate(value: Any, where: str) -> Recipe:
             f"{where} must be a mapping that begins with `schema: {SCHEMA}`; "
             "`tutelage recipes ls` lists examples."
         )
+    require_plain(value, where)
+    if "rows" in value:
+        raise RecipeError(f"{where} is a comparison. Run it with `tutelage compare {where}`.")
     if value.get("schema") != SCHEMA:
         raise RecipeError(
             f"{where} must say `schema: {SCHEMA}`, and says {value.get('schema')!r}. Recipes of "
@@ -258,7 +302,7 @@ def validate(value: Any, where: str) -> Recipe:
             "schedule": _entry(SCHEDULES, "schedule")(recipe.train.schedule),
         }
     except ValidationError as error:
-        raise RecipeError(f"{where}: {_sentence(error, Recipe, '')}.") from None
+        raise RecipeError(f"{where}: {first_mistake(error, Recipe)}.") from None
     except PydanticCustomError as error:
         raise RecipeError(f"{where}: {error.message()}.") from None
     except TutelageError as error:
@@ -266,8 +310,45 @@ def validate(value: Any, where: str) -> Recipe:
     return recipe.model_copy(update={"train": replace(recipe.train, **train)})
 
 
-def _sentence(error: ValidationError, model: type[BaseModel], what: str) -> str:
-    """What is wrong first, where, and what is known there."""
+_DEEPEST, _LARGEST = 20, 2**63 - 1
+
+
+def require_plain(value: Any, where: str, place: str = "", depth: int = 0) -> None:
+    """Checks that a value could as well have been written in JSON.
+
+    Raises:
+        RecipeError: it holds a date or the like, a number that is not finite or has no end, a key
+            that is no text, or itself.
+    """
+    at = f"{where}: {place}" if place else where
+    if depth > _DEEPEST:
+        raise RecipeError(f"{where} is nested more than {_DEEPEST} deep. Write it flat.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{at} must be a finite number, not {value}.")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise RecipeError(f"{at} must be a number of at most 63 bits.")
+    if isinstance(value, Mapping):
+        for key, inside in value.items():
+            if not isinstance(key, str):
+                raise RecipeError(f"{at}: the key {key!r} is no text. Put it in quotes.")
+            require_plain(inside, where, f"{place}.{key}".lstrip("."), depth + 1)
+    elif isinstance(value, list | tuple):
+        for number, inside in enumerate(value):
+            require_plain(inside, where, f"{place}.{number}".lstrip("."), depth + 1)
+    elif not isinstance(value, str | int | float | None):
+        raise RecipeError(
+            f"{at} must be a text, a number, a list or a mapping, but is a "
+            f"{type(value).__name__}. Put it in quotes."
+        )
+
+
+def first_mistake(error: ValidationError, model: type[BaseModel], what: str = "") -> str:
+    """What is wrong first, where, and what is known there.
+
+    Args:
+        model: that the value was checked against.
+        what: is described by it; empty for a whole file.
+    """
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     where = ".".join(path)
@@ -275,28 +356,72 @@ def _sentence(error: ValidationError, model: type[BaseModel], what: str) -> str:
         return f"{where}: {first['msg']}" if where else first["msg"]
     of = f" of {what}" if what else ""
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{where!r} is no key{of}; {nearest(path[-1], _keys(model, path[:-1]))}"
+        return f"{where!r} is no key{of}; {_meant(path, model)}"
     if first["type"] in ("missing", "missing_argument"):
         return f"{where!r} is missing{of}; add it"
     if first["type"] == "value_error":
         return f"{where}: {first.get('ctx', {}).get('error')}"
-    return f"{where}{of}: {first['msg'].lower()}, but here stands {first['input']!r}"
+    return f"{where}{of} must be {_rule(first)}, not {first['input']!r}"
+
+
+def _meant(path: list[str], model: type[BaseModel]) -> str:
+    """What an unknown key may have been meant for."""
+    for part in ("data", "train") if model is Recipe and len(path) == 1 else ():
+        if path[0] in _keys(model, [part]):
+            return f"write {part}.{path[0]}"
+    return nearest(path[-1], _keys(model, path[:-1]))
+
+
+_RULES = {
+    "bool": "true or false",
+    "dataclass": "a mapping from settings to values",
+    "dict": "a mapping from settings to values",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "mapping": "a mapping from settings to values",
+    "model": "a mapping from settings to values",
+    "string": "a text",
+    "tuple": "a list",
+}
+"""How kinds of pydantic's errors begin → what the value must be."""
+
+
+def _rule(error: ErrorDetails) -> str:
+    """What a value must be, in plain words."""
+    if error["type"] == "string_pattern_mismatch":
+        return "made of letters, digits, dots, dashes and underscores"
+    if error["type"] == "too_short":
+        return "not empty: there must be one at least"
+    if error["type"] == "literal_error":
+        return error.get("ctx", {})["expected"].replace("'", "")
+    kind = error["type"].partition("_")[0]
+    return _RULES.get(kind, error["msg"].lower().removeprefix("input should be "))
 
 
 def _keys(model: type[BaseModel], path: Iterable[str]) -> list[str]:
     """The keys that are known at a place in a model."""
-    kind: Any = model
+    known = _fields(model)
     for part in path:
-        fields = getattr(kind, "model_fields", {})
-        kind = fields[part].annotation if part in fields else None
-    if kind is None:
-        return []
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [field.alias or name for name, field in kind.model_fields.items()]
-    return list(inspect.signature(kind).parameters)
+        known = _fields(known.get(part))
+    return list(known)
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Key → type, of a model, of a dataclass, or of either if it is optional; else nothing."""
+    kinds = [one for one in (kind, *get_args(kind)) if isinstance(one, type)]
+    for one in kinds:
+        if issubclass(one, BaseModel):
+            return {f.alias or name: f.annotation for name, f in one.model_fields.items()}
+        if is_dataclass(one):
+            return {field.name: field.type for field in fields(one)}
+    return {}
 
 
 # Reading and writing
+
+# Impossible dates and endless integers end in a ValueError, brackets without end in recursion.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
 
 
 def packaged() -> dict[str, str]:
@@ -334,7 +459,7 @@ def read_mapping(name: str | Path) -> tuple[Any, str]:
         )
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except _YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         line = f" (line {mark.line + 1})" if mark else ""
         raise RecipeError(f"{name} is not YAML{line}. Mend it there.") from None
@@ -365,7 +490,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
         raise RecipeError(f"{text!r} is no override; write key=value, such as train.steps=100.")
     try:
         return key, yaml.safe_load(value)
-    except yaml.YAMLError:
+    except _YAML_ERRORS:
         raise RecipeError(f"The value in {text!r} is not YAML; put it in quotes.") from None
 
 
@@ -386,6 +511,25 @@ def apply_overrides(value: Mapping[str, Any], overrides: Mapping[str, Any]) -> d
         if not isinstance(below, Mapping):
             raise RecipeError(f"{head} holds no keys, so {key!r} cannot be set. Set {head} itself.")
         result[head] = apply_overrides(below, {rest: new})
+    return result
+
+
+def leave_open(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """What YAML gave, with null where an object given in Python takes an entry's place.
+
+    Args:
+        names: of "student", "teacher", "data".
+
+    >>> leave_open({"student": "resnet8", "data": {"source": "digits"}}, ["student", "data"])
+    {'student': None, 'data': {'source': None}}
+    """
+    result = dict(value)
+    for name in names:
+        below = result.get("data")
+        if name != "data":
+            result[name] = None
+        elif isinstance(below, Mapping):
+            result["data"] = {**below, "source": None}
     return result
 
 

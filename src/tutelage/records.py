@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, final
+from typing import Any, BinaryIO, final
 
 from tutelage.errors import RunError
 
@@ -107,10 +107,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Appends one JSON value as one line."""
-    with _space(path), path.open("a") as file:
-        file.write(json.dumps(value, allow_nan=False) + "\n")
-        file.flush()
+    """Appends one JSON value as one line, in place of one that a crash has cut off."""
+    line = json.dumps(value, allow_nan=False) + "\n"
+    with _space(path), path.open("ab+") as file:
+        _drop_torn_line(file)
+        file.write(line.encode())
+
+
+def _drop_torn_line(file: BinaryIO) -> None:
+    end = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    file.seek(end - 1)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def read_lines(path: Path) -> list[Any]:

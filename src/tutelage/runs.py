@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
     def student(self) -> Network:
         """The trained student, in eval mode; takes pixels in [0, 1]."""
-        return load(self.folder)[0]
+        return load(self.folder)
 
 
 def train(
@@ -84,8 +84,8 @@ def train(
         _require_same_recipe(folder, resolved)
         if folder.finished:
             raise RunError(f"The run in {folder.path} has finished; there is nothing to resume.")
-    elif folder.path.exists() and any(folder.path.iterdir()):
-        folder.create()  # says that it is taken
+    elif folder.path.exists():
+        folder.create()  # says if it is taken
     built = build(resolved, student=student, teacher=teacher, data=data, with_test=with_test)
     device = resolve_device(resolved.train.device)
     if resolved.train.threads is not None:
@@ -162,7 +162,7 @@ def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | 
     if record["readings"]:
         raise RunError(f"Test was read already for {folder}; a run reads it once.")
     built = build(validate(record["recipe"], str(place.recipe)), teacher=teacher)
-    built = built._replace(student=load(folder)[0])
+    built = built._replace(student=load(folder))
     device = resolve_device(built.recipe.train.device)
     _add_test(record, built, device, command, purpose)
     write_json(place.record, record)
@@ -362,6 +362,8 @@ def evaluate(
             "on, so its numbers cannot be checked. Bring back the data that its recipe names."
         )
     device = resolve_device(recipe.train.device)
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
     again = {"validation_accuracy": accuracy(_look(built.student, built.validation, built, device))}
     if with_test:
         measured = deepcopy(record)

@@ -7,6 +7,7 @@ inside `forward` breaks the graph, one that is already there does not.
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -44,26 +45,24 @@ class Recorder:
                     f"{nearest(name, (known for known in modules if known))}. "
                     "`taps: auto` finds the stages, and `tutelage check` lists them."
                 )
-            modules[name].register_forward_hook(self._hook(name))
+            # No closure: a copy of the network must write into the copy of this recorder.
+            modules[name].register_forward_hook(partial(self._keep, name))
             self._names.add(name)
 
-    def _hook(self, name: str):
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            del module, inputs
-            if self._kept is not None:
-                self._kept[name] = output
-
-        return keep
+    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        del module, inputs
+        if self._kept is not None:
+            self._kept[name] = output
 
     def start(self) -> None:
         """From here on, outputs are kept."""
         self._kept = {}
 
-    def stop(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Hands out what was kept under `names` and lets go of all of it."""
+    def stop(self) -> dict[str, Tensor]:
+        """Hands out what was kept and lets go of it."""
         kept, self._kept = self._kept, None
         assert kept is not None, "stop without start"
-        return {name: kept[name] for name in names}
+        return kept
 
 
 class Stage(NamedTuple):

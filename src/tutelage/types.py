@@ -42,7 +42,7 @@ class InputSpec(NamedTuple):
 
     Attributes:
         height, width: pixels; pictures of another size are resized to these.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
         mean, std: one number per channel, for pixels in [0, 1].
     """
 

@@ -205,6 +205,19 @@ def test_a_mixed_target_says_what_the_picture_holds(views: Views) -> None:
     assert 100 < ((targets[:, 1] > 0.01) & (targets[:, 1] < 0.99)).sum() < 400
 
 
+@pytest.mark.parametrize("views", MIXED.values(), ids=MIXED.keys())
+def test_another_seed_index_or_view_is_another_mixture(views: Views) -> None:
+    pool, rows = views.prepare(black_and_white(200)), torch.arange(200)
+
+    def shares(seed: int, view: int) -> Tensor:
+        numbers = torch.full_like(rows, view)
+        return views.render(pool, rows, seed=seed, view=numbers, mix=lambda *told: told)[1][2]
+
+    base = shares(0, 0)
+    for other in (shares(1, 0), shares(0, 1), base.roll(1)):
+        assert (base != other).sum() > 180
+
+
 def test_with_mixup_and_cutmix_a_coin_decides() -> None:
     images, targets = render(MIXED["both"], black_and_white(4_000), torch.arange(4_000))
     mixed = (targets.max(dim=1).values < 1).nonzero()[:, 0]

@@ -1,7 +1,6 @@
 """`tutelage check`."""
 
 import json
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +9,7 @@ from tutelage.recipes import read_recipe
 from tutelage.report.tables import align, count, listing, percent, ratio
 from tutelage.runs import check as check_recipe
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(
@@ -40,12 +39,8 @@ def check(
     pair), the pairs that were found, and the terms of the loss. What does not fit is said here as
     in `train`.
     """
-    found = check_recipe(read_recipe(recipe, overrides or ()), progress=_progress)
+    found = check_recipe(read_recipe(recipe, overrides or ()))
     print(json.dumps(found, indent=2) if as_json else text(recipe, found))
-
-
-def _progress(line: str) -> None:
-    print(line, file=sys.stderr)
 
 
 def text(recipe: str, found: dict[str, Any]) -> str:

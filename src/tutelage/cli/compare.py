@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from tutelage import comparison
+from tutelage.cli import COMMAND
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(
@@ -17,7 +18,6 @@ app = typer.Typer()
     "tutelage compare spec.yaml --records benchmarks/spec.jsonl --json"
 )
 def compare(
-    context: typer.Context,
     spec: Annotated[
         str,
         typer.Argument(metavar="SPEC", help="A YAML file, or the name of a packaged comparison."),
@@ -27,7 +27,7 @@ def compare(
         Path | None,
         typer.Option(
             help="The JSON-lines file with one line per finished trial.",
-            show_default="beside the runs",
+            show_default="RUNS/NAME/trials.jsonl",
         ),
     ] = None,
     as_json: Annotated[
@@ -36,10 +36,12 @@ def compare(
 ) -> None:
     """Run every setting with every seed, and put them into one table.
 
-    Each trial is a run of its own under RUNS; once finished it is one line in RECORDS. Called
-    again, the same command goes on where it stopped: trials whose line agrees with their recipe,
-    code, versions and machine are not run again; a line that no longer agrees is shown as stale
-    and enters no mean. The table shows mean ± standard deviation over the seeds.
+    Each trial is a run of its own in RUNS/NAME, the name being the comparison's; once finished it
+    is one line in RECORDS, and its folder may be thrown away. Called again, the same command goes
+    on where it stopped: a trial whose line agrees with its recipe, code, versions and machine is
+    not run again; a line that no longer agrees is shown as stale and enters no mean. What a row
+    chooses, it chooses on validation, without access to test. The table shows mean ± standard
+    deviation over the seeds.
     """
-    done = comparison.compare(spec, runs=runs, records=records, command=context.obj)
+    done = comparison.compare(spec, runs=runs, records=records, command=COMMAND.get())
     print(json.dumps({"spec": spec, "rows": done.table()}, indent=2) if as_json else done.text())

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from tutelage.cli import COMMAND
 from tutelage.report.tables import align, listing, percent, ratio, run_table
 from tutelage.runs import evaluate as evaluate_run
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(
@@ -18,7 +19,6 @@ app = typer.Typer()
     "tutelage evaluate runs/digits-seed0 --json | jq .record.students"
 )
 def evaluate(
-    context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
     test: Annotated[
         bool,
@@ -34,7 +34,7 @@ def evaluate(
     test come from the record: test is not read again unless --test is given, and every reading is
     entered in the record with its time, command and purpose. Nothing else is written.
     """
-    found = evaluate_run(run, with_test=test, command=context.obj)
+    found = evaluate_run(run, with_test=test, command=COMMAND.get())
     print(json.dumps({"run": str(run), **found}, indent=2) if as_json else text(found))
 
 

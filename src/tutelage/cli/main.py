@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from tutelage import __version__
+from tutelage.cli import COMMAND
 from tutelage.errors import Interrupted, NoEffectWarning, RecipeError, TutelageError, one_of
 
 __all__ = ["VERBS", "main"]
@@ -59,20 +60,19 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         print(f"tutelage {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback(
-    invoke_without_command=True,
     epilog="A first run, on scans that are in the package:\n\n"
     "tutelage train digits-teacher --name digits-teacher\n"
     "tutelage train digits",
 )
 def tutelage(
-    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
@@ -84,8 +84,6 @@ def tutelage(
     record of how it was made and what it measured. `tutelage COMMAND --help` says more.
     """
     del version
-    if context.invoked_subcommand is None:
-        context.get_help()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,15 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    COMMAND.set(shlex.join(["tutelage", *arguments]))
     with warnings.catch_warnings():
         warnings.simplefilter("always", NoEffectWarning)
         warnings.showwarning = _show_warning(warnings.showwarning)
         try:
-            command_line = shlex.join(["tutelage", *arguments])
-            result = get_command(app).main(
-                arguments, prog_name="tutelage", standalone_mode=False, obj=command_line
-            )
+            result = get_command(app).main(arguments, prog_name="tutelage", standalone_mode=False)
         except Interrupted as error:
             return _interrupted(str(error), arguments, 128 + error.signal)
         except TutelageError as error:
@@ -120,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             return _refuse(_os_sentence(error))
     if result == _INTERRUPTED:
-        return _interrupted("Stopped at once.", arguments, _INTERRUPTED)
+        return _interrupted("Stopped.", arguments, _INTERRUPTED)
     return result if isinstance(result, int) else 0
 
 

@@ -12,7 +12,7 @@ from tutelage.errors import RecipeError, one_of
 from tutelage.methods import METHODS
 from tutelage.report.tables import listing
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog="Examples:\n\ntutelage methods\ntutelage methods attention_transfer")

@@ -11,7 +11,7 @@ from tutelage.recipes import json_schema, packaged
 from tutelage.records import write_atomic
 from tutelage.report.tables import listing
 
-app = typer.Typer(epilog="Example: tutelage recipes cp digits my.yaml")
+app = typer.Typer(add_completion=False, epilog="Example: tutelage recipes cp digits my.yaml")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `ls` lists it.", show_default=False)]
 
@@ -27,8 +27,8 @@ def recipes() -> None:
 
 @app.command("ls")
 def list_() -> None:
-    """List the packaged recipes, with what each claims."""
-    print(listing([(name, _claim(text)) for name, text in packaged().items()]))
+    """List what is packaged: recipes for `train`, comparisons for `compare`, with their claims."""
+    print(listing([(name, f"{_verb(text)}  {_claim(text)}") for name, text in packaged().items()]))
 
 
 @app.command("cat")
@@ -76,6 +76,11 @@ def _find(name: str) -> str:
     known = packaged()
     one_of("packaged recipe", name, known, RecipeError)
     return known[name]
+
+
+def _verb(text: str) -> str:
+    """The verb that runs it."""
+    return "compare" if "\nrows:" in text else "train  "
 
 
 def _claim(text: str) -> str:

@@ -8,12 +8,12 @@ import typer
 from tutelage.records import RunFolder
 from tutelage.report.tables import align, cautions, facts, listing, run_table
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog="Example: tutelage report runs/digits-seed0 runs/digits-teacher")
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs.")],
 ) -> None:
     """Put the records of runs into one table.
 

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from tutelage.cli import COMMAND
 from tutelage.report.tables import align, cautions, duration, ratio, run_table
 from tutelage.runs import train as train_recipe
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(
@@ -20,7 +21,6 @@ app = typer.Typer()
     "so one makes one's own teacher."
 )
 def train(
-    context: typer.Context,
     recipe: Annotated[
         str,
         typer.Argument(
@@ -61,7 +61,7 @@ def train(
         name=name,
         runs=runs,
         resume=resume,
-        command=context.obj,
+        command=COMMAND.get(),
     )
     print(summary(done.folder, done.record))
 

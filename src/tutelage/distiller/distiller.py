@@ -3,7 +3,7 @@
 It fits into any loop: `examples/own_loop.py` is one of ten lines. The engine uses nothing else.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, final
 
 import torch
@@ -50,7 +50,8 @@ class Distiller(nn.Module):
         teacher: likewise; or an object with the `Teacher` interface; or None, for labels alone or
             methods in which the student teaches itself. It is put into eval mode, frozen, and
             becomes no part of this module. It is not run if no method asks for a teacher.
-        methods: name → (method, weight). See `distiller.objective.Weight`.
+        methods: name → (method, weight). See `distiller.objective.Weight`. Learned parts come to
+            be where the student is, in its precision.
         task: what outputs mean; classification unless said.
         task_weight: weight of the supervised term, which is the mean over labelled samples.
         input_normalized: (mean, std) with which the images that come are normalized already; each
@@ -71,6 +72,9 @@ class Distiller(nn.Module):
         NetworkError, SettingError, TeacherError: what was given does not fit together.
     """
 
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(
         self,
         student: nn.Module,
@@ -87,14 +91,17 @@ class Distiller(nn.Module):
         super().__init__()
         methods = methods or {}
         self.student = student if isinstance(student, Network) else Network(student)
-        self.methods = nn.ModuleDict({name: method for name, (method, _) in methods.items()})
+        self.methods = _as_modules({name: method for name, (method, _) in methods.items()})
         # A plain tuple: teachers are no sub-modules. One that no method asks is not run.
         wanted = any(method.needs.teachers for method, _ in methods.values())
-        self._teachers = (_as_teacher(teacher),) if wanted and teacher is not None else ()
+        given = () if teacher is None or not wanted else (teacher,)
+        self._teachers = tuple(_as_teacher(one, self.student) for one in given)
         self.task: Task = task or Classification()
         self.seed = seed
-        self._affine = _affine(input_normalized)
-        self._images_checked = self._affine is not None
+        self._normalized = input_normalized is not None
+        self._images_checked = self._normalized
+        for name, values in zip(("_mean", "_std"), _affine(input_normalized), strict=True):
+            self.register_buffer(name, values, persistent=False)
         self._image_size = image_size or _known_size(self.student, self._teachers)
 
         for name, (method, _) in methods.items():
@@ -109,9 +116,16 @@ class Distiller(nn.Module):
             shape_of(dry.student), tuple(shape_of(seen) for seen in dry.teachers), self.pairs
         )
         for name, method in self.named_methods():
+            if next(method.parameters(), None) is not None:
+                raise SettingError(
+                    f"{name} is in use already, and a method is built once. Make a new one for "
+                    "every name and every distiller."
+                )
             with rng.part(seed, f"method/{name}"):
                 method.build(shapes)
         terms = self._method_terms(dry)
+        first = next(self.student.parameters(), torch.empty(0))
+        self.methods.to(first.device, first.dtype)
         weights = {name: weight for name, (_, weight) in methods.items()}
         self._objective = Objective(task_weight, weights, terms)
         self.term_names = (
@@ -193,12 +207,11 @@ class Distiller(nn.Module):
             yield name, method
 
     def _to_pixels(self, images: Tensor) -> Tensor:
-        if self._affine is not None:
-            mean, std = (value.to(images.device) for value in self._affine)
-            return images * std + mean
+        if self._normalized:
+            return images * self._std + self._mean
         if not self._images_checked and not torch.compiler.is_compiling():
             low, high = images.min().item(), images.max().item()  # the first batch only
-            if low < -1e-4 or high > 1 + 1e-4:
+            if not (low >= -1e-4 and high <= 1 + 1e-4):  # so put, NaN is refused too
                 raise SettingError(
                     f"Images must be pixels in [0, 1], but the first batch spans {low:.2f} to "
                     f"{high:.2f}. If they are normalized, say how: input_normalized=(mean, std)."
@@ -236,7 +249,8 @@ class Distiller(nn.Module):
             targets: class numbers, for classification. None: no sample is labelled.
             index, view: which samples these are; needed by stored teachers and by methods that
                 draw random numbers.
-            has_label: False where the target is a placeholder. None: all are labelled.
+            has_label: False where the target is a placeholder. None: all are labelled, or without
+                targets none.
             progress: finished fraction of the run; needed where a weight follows a schedule.
             num_labelled: what the sum over labelled samples is divided by. None: their number.
 
@@ -257,7 +271,7 @@ class Distiller(nn.Module):
             for name, values in terms.items()
             for term, value in values.items()
         }
-        return Output(loss, flat, output.detach())
+        return Output(loss, flat, pytree.tree_map(_detached, output))
 
     def weighted_terms(
         self, method: str, terms: Sequence[str], seen: TransferBatch, progress: float
@@ -281,6 +295,11 @@ class Distiller(nn.Module):
         if has_label is None:
             known = targets is not None
             has_label = torch.full((len(images),), known, device=images.device)
+        elif targets is None:
+            raise SettingError(
+                "has_label says which targets count, but there are no targets. Give both or "
+                "neither."
+            )
         if targets is None:
             targets = self.task.example_targets(len(images)).to(images.device)
         seen_t = tuple(
@@ -295,10 +314,23 @@ class Distiller(nn.Module):
         return TransferBatch(seen_s, seen_t, targets, has_label, index, view, self.seed)
 
 
-def _as_teacher(teacher: nn.Module | Teacher) -> Teacher:
-    if isinstance(teacher, Network):
-        return LiveTeacher(teacher)
-    return LiveTeacher(Network(teacher)) if isinstance(teacher, nn.Module) else teacher
+def _as_modules(methods: Mapping[str, nn.Module]) -> nn.ModuleDict:
+    try:
+        return nn.ModuleDict(methods)
+    except KeyError as error:  # a dot, or what a ModuleDict calls something of its own
+        raise SettingError(f"A method cannot bear this name: {error}. Choose another.") from None
+
+
+def _as_teacher(teacher: nn.Module | Teacher, student: Network) -> Teacher:
+    if not isinstance(teacher, nn.Module):
+        return teacher
+    trained = {id(parameter) for parameter in student.parameters()}
+    if any(id(parameter) in trained for parameter in teacher.parameters()):
+        raise TeacherError(
+            "Student and teacher share weights, but a teacher is frozen. Give a copy as teacher: "
+            "copy.deepcopy(student)."
+        )
+    return LiveTeacher(teacher if isinstance(teacher, Network) else Network(teacher))
 
 
 def _known_size(student: Network, teachers: tuple[Teacher, ...]) -> tuple[int, int, int] | None:
@@ -312,11 +344,20 @@ def _known_size(student: Network, teachers: tuple[Teacher, ...]) -> tuple[int, i
 
 def _affine(
     normalized: tuple[Sequence[float], Sequence[float]] | None,
-) -> tuple[Tensor, Tensor] | None:
+) -> Iterable[Tensor | None]:
     if normalized is None:
-        return None
-    mean, std = (torch.tensor(list(values)).view(-1, 1, 1) for values in normalized)
-    return mean, std
+        return None, None
+    mean, std = normalized
+    if len(mean) != len(std) or not all(value > 0 for value in std):
+        raise SettingError(
+            "input_normalized is one mean and one std above 0 per channel, but it is "
+            f"{tuple(mean)} and {tuple(std)}. Give those that the images were normalized with."
+        )
+    return tuple(torch.tensor(list(values)).view(-1, 1, 1) for values in normalized)
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
 def _like_new_parts(leaf: Any) -> Any:

@@ -7,16 +7,18 @@ how far the run has come.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tutelage.errors import SettingError, nearest
+from tutelage.errors import SettingError, nearest, one_of
 from tutelage.types import Terms
 
 __all__ = ["Objective", "Schedule", "Weight", "part_of"]
+
+Kind = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True)
@@ -27,22 +29,26 @@ class Schedule:
         kind: "constant" (`from_` throughout), "linear" or "cosine" (half a period).
         from_, to: the weight before `start` and after `end`.
         start, end: fractions of the run, 0 ≤ start < end ≤ 1.
+
+    Raises:
+        SettingError: the kind is unknown, a weight is negative, or the fractions are not so.
     """
 
-    kind: Literal["constant", "linear", "cosine"] = "constant"
+    kind: Kind = "constant"
     from_: float = 1.0
     to: float = 0.0
     start: float = 0.0
     end: float = 1.0
 
     def __post_init__(self) -> None:
+        one_of("schedule", self.kind, get_args(Kind), SettingError)
         if not 0.0 <= self.start < self.end <= 1.0:
             raise SettingError(
                 "A schedule needs 0 <= start < end <= 1, as fractions of the run, but has "
-                f"start {self.start:g} and end {self.end:g}."
+                f"start {self.start:g} and end {self.end:g}. Leave them out for the whole run."
             )
         for value in (self.from_, self.to):
-            _check_weight(value)
+            _check_weight("a schedule", value)
 
     def value(self, progress: float | Tensor) -> float | Tensor:
         """The weight at `progress`, the finished fraction of the run.
@@ -75,9 +81,12 @@ def part_of(term: str) -> str:
     return term.split("/", maxsplit=1)[0]
 
 
-def _check_weight(value: float) -> None:
+def _check_weight(what: str, value: float) -> None:
     if not (math.isfinite(value) and value >= 0):
-        raise SettingError(f"A weight must be a finite number and not negative, not {value}.")
+        raise SettingError(
+            f"A weight is a finite number and not negative, but {what} has {value}. Give 0 to "
+            "switch a term off."
+        )
 
 
 class Objective:
@@ -108,16 +117,17 @@ class Objective:
                         raise SettingError(
                             f"{method} has no terms {part!r} to weigh; {nearest(part, parts)}."
                         )
-                for part in parts - weight.keys():
+                for part in sorted(parts - weight.keys()):
                     raise SettingError(
                         f"{method} has terms {part!r} but its weights do not name them; "
                         f"add a number for {part!r}, 0 to leave them out."
                     )
-            for part in parts:
+            for part in sorted(parts):
                 self.weights[method, part] = weight[part] if isinstance(weight, Mapping) else weight
-        for value in (task_weight, *self.weights.values()):
+        named = {f"{method}.{part}": value for (method, part), value in self.weights.items()}
+        for what, value in {"the task": task_weight, **named}.items():
             if not isinstance(value, Schedule):
-                _check_weight(value)
+                _check_weight(what, value)
 
     @property
     def scheduled(self) -> bool:

@@ -58,7 +58,7 @@ class Method(nn.Module, ABC):
         return None
 
     def structure(self) -> Any:
-        """What `end_phase` left of the learned parts, as a JSON value; None if nothing is dropped."""
+        """What `end_phase` left of the learned parts, as JSON; None if it never drops any."""
         return None
 
     def restore_structure(self, structure: Any) -> None:

@@ -30,6 +30,9 @@ class Network(nn.Module):
 
     Attributes:
         module: the wrapped module; tap names are the names of its sub-modules.
+
+    Raises:
+        NetworkError: the spec has not one mean and one std above 0 per channel.
     """
 
     mean: Tensor
@@ -41,6 +44,12 @@ class Network(nn.Module):
         self.spec = spec
         self._recorder = Recorder()
         if spec is not None:
+            lengths = {spec.channels, len(spec.mean), len(spec.std)}
+            if len(lengths) > 1 or not all(std > 0 for std in spec.std):
+                raise NetworkError(
+                    "An input spec has one mean and one std above 0 per channel, but this one has "
+                    f"{spec.channels} channel(s), mean {spec.mean} and std {spec.std}. Correct it."
+                )
             shape = (spec.channels, 1, 1)
             self.register_buffer("mean", torch.tensor(spec.mean).view(shape), persistent=False)
             self.register_buffer("std", torch.tensor(spec.std).view(shape), persistent=False)
@@ -50,9 +59,18 @@ class Network(nn.Module):
         return self.module(self.prepare(images))
 
     def prepare(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
-        """Resizes and normalizes, as the spec says."""
+        """Resizes and normalizes, as the spec says; an RGB network gets a gray picture three times.
+
+        Raises:
+            NetworkError: the pictures have other channels.
+        """
         if self.spec is None:
             return images
+        if images.shape[1] not in (1, self.spec.channels):
+            raise NetworkError(
+                f"The network takes pictures of {self.spec.channels} channel(s), but these have "
+                f"{images.shape[1]}. Convert them, or take a network for such pictures."
+            )
         size = (self.spec.height, self.spec.width)
         if images.shape[-2:] != size:
             images = interpolate(images, size, mode="bilinear", antialias=True)
@@ -67,14 +85,27 @@ class Network(nn.Module):
         self._recorder.attach(self.module, names, what)
 
     def observe(self, images: Float[Tensor, "n c h w"], taps: Sequence[str] = ()) -> Observation:
-        """One forward pass, with the maps at `taps` (registered before by `tap`)."""
+        """One forward pass, with the maps at `taps` (registered before by `tap`).
+
+        Raises:
+            NetworkError: the pass did not come through a tap.
+        """
         self._recorder.start()
-        output = self.forward(images)
-        features = self._recorder.stop(taps)
+        try:
+            output = self.forward(images)
+        finally:
+            kept = self._recorder.stop()
+        for name in taps:
+            if name not in kept:
+                raise NetworkError(
+                    f"The sub-module {name!r} is not called in a forward pass, so it cannot be "
+                    "tapped. Choose one that is."
+                )
+        features = {name: kept[name] for name in taps}
         return Observation(pytree.tree_map(_to_float32, output), features)
 
     def example(self, image_size: tuple[int, int, int] | None, count: int = 2) -> Tensor:
-        """Grey pictures of the right shape, on the network's device, for a dry run.
+        """Gray pictures of the right shape, on the network's device, for a dry run.
 
         Args:
             image_size: channels, height, width, for a network without a spec.
@@ -109,17 +140,12 @@ class Network(nn.Module):
     def dry_run(
         self, taps: Sequence[str], image_size: tuple[int, int, int] | None = None
     ) -> Observation:
-        """One observation of two grey pictures in eval mode; modes are restored."""
+        """One observation of two gray pictures in eval mode; modes are restored."""
         modes = {child: child.training for child in self.modules()}
         try:
             self.eval()
             with torch.no_grad():
                 seen = self.observe(self.example(image_size), taps)
-        except KeyError as error:
-            raise NetworkError(
-                f"The sub-module {error.args[0]!r} is not called in a forward pass, so it cannot "
-                "be tapped. Choose one that is."
-            ) from None
         finally:
             for child, mode in modes.items():
                 child.training = mode

@@ -4,17 +4,14 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-
 from tutelage.errors import CheckpointError, RunError
 from tutelage.models import create
-from tutelage.models.checkpoints import load_into, read_state
+from tutelage.models.checkpoints import load_into, read_description, read_state, save_state
 from tutelage.models.network import Network
-from tutelage.records import RunFolder, write_atomic
+from tutelage.records import RunFolder
 from tutelage.types import InputSpec
 
-__all__ = ["Description", "load", "save_network"]
+__all__ = ["Description", "load", "read_network", "save_network"]
 
 _KEY = "tutelage"
 
@@ -64,18 +61,27 @@ def save_network(path: Path, network: Network, description: Description) -> None
         RunError: no space is left on the device.
     """
     values = description._asdict() | {"spec": description.spec._asdict()}
-    tensors = {
-        name: value.detach().cpu().contiguous()
-        for name, value in network.module.state_dict().items()
-    }
-    write_atomic(path, save(tensors, metadata={_KEY: json.dumps(values)}))
+    save_state(path, network.module.state_dict(), {_KEY: json.dumps(values)})
 
 
-def load(run: Path) -> tuple[Network, Description]:
-    """Reads the student of a finished run.
+def load(run: Path | str) -> Network:
+    """The student of a finished run, in eval mode: an ordinary module.
+
+    It takes pixels in [0, 1], shape (n, channels, height, width), resizes and normalizes by itself,
+    and puts out logits. What is inside, without that, is its attribute `module`.
 
     Args:
-        run: its folder, or the file `student.safetensors` in it.
+        run: the run's folder, or the file `student.safetensors` in it.
+
+    Raises:
+        RunError: the folder is no run, or the run has not finished.
+        CheckpointError: the file is damaged or was not written by us.
+    """
+    return read_network(Path(run))[0]
+
+
+def read_network(run: Path) -> tuple[Network, Description]:
+    """As `load`, with the description.
 
     Raises:
         RunError: the folder is no run, or the run has not finished.
@@ -92,15 +98,14 @@ def load(run: Path) -> tuple[Network, Description]:
             )
         path = folder.student
     try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})[_KEY])
-    except (SafetensorError, KeyError, json.JSONDecodeError):
+        values = json.loads(read_description(path)[_KEY])
+        wanted = values["spec"]
+        spec = InputSpec(**wanted | {key: tuple(wanted[key]) for key in ("mean", "std")})
+        description = Description(**values | {"spec": spec})
+    except (KeyError, TypeError, json.JSONDecodeError):
         raise CheckpointError(
-            f"{path} is damaged, or is no student that tutelage has written. Name a run folder."
+            f"{path} holds weights, but is no student that tutelage has written. Name a run folder."
         ) from None
-    wanted = values["spec"]
-    spec = InputSpec(**wanted | {key: tuple(wanted[key]) for key in ("mean", "std")})
-    description = Description(**values | {"spec": spec})
     network = description.make()
     load_into(network.module, read_state(path), str(path))
     return network.eval(), description

@@ -47,10 +47,10 @@ def count(number: int) -> str:
     >>> [count(n) for n in (87, 4902, 412_345, 125_485_706, 3_100_000_000)]
     ['87', '4.90 k', '412 k', '125 M', '3.10 G']
     """
+    rounded = float(f"{number:.3g}")
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            value = number / size
-            return f"{value:.{2 - len(str(int(value))) + 1}f} {unit}"
+        if rounded >= size:
+            return f"{rounded / size:#.3g}".rstrip(".") + f" {unit}"
     return str(number)
 
 

@@ -30,7 +30,7 @@ class Teacher(Protocol):
         ...
 
     def dry_run(self, taps: Sequence[str], image_size: tuple[int, int, int] | None) -> Observation:
-        """An observation of two grey pictures."""
+        """An observation of two gray pictures."""
         ...
 
     def observe(self, batch: Batch, taps: Sequence[str]) -> Observation:

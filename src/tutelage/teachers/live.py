@@ -39,12 +39,12 @@ class LiveTeacher:
         return self.network.stages(image_size)
 
     def dry_run(self, taps: Sequence[str], image_size: tuple[int, int, int] | None) -> Observation:
-        """One observation of two grey pictures."""
+        """One observation of two gray pictures."""
         return self.network.dry_run(taps, image_size)
 
     def observe(self, batch: Batch, taps: Sequence[str]) -> Observation:
         """The network's answer to the batch's images, detached."""
-        if self.network.training:  # somebody called .train() on a parent
+        if any(part.training for part in self.network.modules()):  # by .train() of some parent
             self.network.eval()
         with torch.no_grad():
             return self.network.observe(batch.images, taps)

@@ -1,0 +1,6 @@
+"""Comparisons: many runs, one table."""
+
+from tutelage.comparison.compare import Comparison, compare
+from tutelage.comparison.spec import Row, Spec, read_spec
+
+__all__ = ["Comparison", "Row", "Spec", "compare", "read_spec"]

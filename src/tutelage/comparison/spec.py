@@ -1,0 +1,135 @@
+"""What a comparison compares: a base recipe, rows that differ from it, and seeds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tutelage.errors import RecipeError, nearest, one_of
+from tutelage.recipes import SCHEMA, Recipe, apply_overrides, read_mapping, validate
+
+__all__ = ["Row", "Spec", "read_spec"]
+
+
+class Row(BaseModel):
+    """One setting.
+
+    Attributes:
+        like: another row, whose settings and choice this one starts from.
+        set: dotted keys of the recipe → values.
+        choose: one dotted key → values to be tried on the first seed; the best on validation is
+            taken for all seeds. Tries have no access to test.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    like: str | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    choose: dict[str, list[Any]] = Field(default_factory=dict)
+
+
+class Controls(BaseModel):
+    """The rows that every other is held against.
+
+    Attributes:
+        short: label-only, for as many steps as the methods.
+        long: label-only, for at least their time.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    short: str
+    long: str
+
+
+class Spec(BaseModel):
+    """A comparison.
+
+    Attributes:
+        schema_version: of this format.
+        name: of the folder of its runs.
+        base: a recipe: a file, a packaged one's name, or the mapping itself.
+        seeds: fixed before anything runs.
+        controls: may be missing only with `controls: none`.
+        rows: name → what differs from the base.
+        note: what a reader of the table must know; printed under it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    schema_version: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    base: str | dict[str, Any]
+    seeds: list[int] = Field(min_length=1)
+    controls: Controls | Literal["none"]
+    rows: dict[str, Row] = Field(min_length=1)
+    note: str = ""
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """A row's settings, with those of the rows that it is like."""
+        row = self.rows[name]
+        inherited = self.settings(row.like) if row.like else {}
+        return inherited | row.set
+
+    def choice(self, name: str) -> tuple[str, dict[str, list[Any]]]:
+        """Where a row's choice is made: the row itself or the one it is like; and what is tried."""
+        row = self.rows[name]
+        if row.choose or not row.like:
+            return name, row.choose
+        return self.choice(row.like)
+
+    def recipe(self, settings: Mapping[str, Any], seed: int) -> Recipe:
+        """The base with these settings and this seed.
+
+        Raises:
+            RecipeError: the result is no valid recipe.
+        """
+        base, where = read_mapping(self.base) if isinstance(self.base, str) else (self.base, "base")
+        return validate(apply_overrides(base, {**settings, "seed": seed}), where)
+
+
+def read_spec(name: str | Path | Mapping[str, Any]) -> Spec:
+    """Reads and checks a specification.
+
+    Args:
+        name: a file, a packaged specification's name, or the mapping itself.
+
+    Raises:
+        RecipeError: something in it is unknown, missing or contradictory; in a sentence.
+    """
+    value, where = (name, "the specification") if isinstance(name, Mapping) else read_mapping(name)
+    if not isinstance(value, Mapping) or "rows" not in value:
+        raise RecipeError(
+            f"{where} is no specification of a comparison: it has no rows. A single recipe goes to "
+            "`tutelage train`."
+        )
+    if value.get("schema") != SCHEMA:
+        raise RecipeError(f"{where} must say `schema: {SCHEMA}`, not {value.get('schema')!r}.")
+    try:
+        spec = Spec.model_validate(dict(value))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        known = [field.alias or key for key, field in Spec.model_fields.items()]
+        hint = f"; {nearest(place, known)}" if first["type"] == "extra_forbidden" else ""
+        raise RecipeError(f"{where}: {place}: {first['msg'].lower()}{hint}.") from None
+    _check(spec, where)
+    return spec
+
+
+def _check(spec: Spec, where: str) -> None:
+    if len(set(spec.seeds)) < len(spec.seeds):
+        raise RecipeError(f"{where} names a seed twice. Each seed counts once.")
+    if spec.controls != "none":
+        for control in (spec.controls.short, spec.controls.long):
+            one_of("row (for a control)", control, spec.rows, RecipeError)
+    for name, row in spec.rows.items():
+        seen = {name}
+        while row.like:
+            one_of(f"row (which {name} is like)", row.like, spec.rows, RecipeError)
+            if row.like in seen:
+                raise RecipeError(f"{where}: rows are like each other in a circle at {name!r}.")
+            seen.add(row.like)
+            row = spec.rows[row.like]
+        if len(spec.choice(name)[1]) > 1:
+            raise RecipeError(f"{where}: {name} chooses more than one key. Try one at a time.")
+        for seed in spec.seeds[:1]:
+            spec.recipe(spec.settings(name), seed)

@@ -1,0 +1,233 @@
+"""The table of a comparison, from its lines alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from tutelage.stats import Interval, mean_and_spread, paired_interval, verdict
+
+__all__ = ["Table", "make_table"]
+
+Line = Mapping[str, Any]
+
+UNDER_TRAINED = 1.0  # points
+
+
+class Table(NamedTuple):
+    """A comparison, ready to be shown.
+
+    Attributes:
+        rows: one mapping per row; accuracies in percent, None where there is nothing to say.
+        notes: what must be read with the rows.
+    """
+
+    rows: list[dict[str, Any]]
+    notes: list[str]
+
+    def cells(self) -> list[list[str]]:
+        """Heading and rows, as text."""
+        return [list(_COLUMNS), *([show(row) for show in _COLUMNS.values()] for row in self.rows)]
+
+    def text(self) -> str:
+        """In plain characters, columns aligned."""
+        cells = self.cells()
+        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        return "\n".join([*lines, "", *self.notes])
+
+    def markdown(self) -> str:
+        """As a Markdown table, notes below."""
+        head, *rows = ["| " + " | ".join(row) + " |" for row in self.cells()]
+        rule = "|" + "---|" * len(_COLUMNS)
+        return "\n".join([head, rule, *rows, "", *(f"{note}  " for note in self.notes)])
+
+
+def make_table(spec: Mapping[str, Any], lines: Sequence[Line], stale: Sequence[Line] = ()) -> Table:
+    """Means and spreads over seeds, and gains over both controls.
+
+    Args:
+        spec: of the comparison, as JSON.
+        lines: of its trials and tries.
+        stale: lines that are not used; they are only named.
+    """
+    trials = {row: _by_seed(row, lines) for row in spec["rows"]}
+    controls = None if spec["controls"] == "none" else spec["controls"]
+    rows = [_row(name, own, trials, controls, lines) for name, own in trials.items()]
+    teacher = _teacher(lines)
+    return Table(
+        ([teacher] if teacher else []) + rows, _notes(spec, trials, controls, lines, stale)
+    )
+
+
+def _by_seed(row: str, lines: Sequence[Line]) -> dict[int, Line]:
+    return {line["seed"]: line for line in lines if line["kind"] == "trial" and line["row"] == row}
+
+
+def _works(line: Line) -> bool:
+    return "failed" not in line and not line["record"]["collapsed"]
+
+
+def _student(line: Line) -> Mapping[str, Any]:
+    return line["record"]["students"]["student"]
+
+
+def _points(own: Mapping[int, Line]) -> list[float]:
+    """Test accuracies in percent, by ascending seed."""
+    return [100 * _student(own[seed])["test_accuracy"] for seed in sorted(own)]
+
+
+def _row(
+    name: str,
+    own: Mapping[int, Line],
+    trials: Mapping[str, Mapping[int, Line]],
+    controls: Mapping[str, str] | None,
+    lines: Sequence[Line],
+) -> dict[str, Any]:
+    bad = [line for line in own.values() if not _works(line)]
+    row: dict[str, Any] = {"row": name, "seeds": len(own), "chosen": _chosen(name, own, lines)}
+    if bad:
+        return row | {"failed": bad[0].get("failed") or "collapsed: no better than chance"}
+    accuracy, spread = mean_and_spread(_points(own))
+    students = [_student(line) for line in own.values()]
+    row |= {
+        "accuracy": accuracy,
+        "spread": spread,
+        "parameters": students[0]["parameters"],
+        "macs": students[0]["macs"],
+        "latency_ms": _mean([student["latency_ms"] for student in students]),
+        "seconds": _mean([line["record"]["seconds"] for line in own.values()]),
+    }
+    if all("agreement" in student for student in students):
+        row["agreement"] = 100 * _mean([student["agreement"] for student in students])
+    if controls and name not in controls.values():
+        gains = [_gain(own, trials[controls[which]]) for which in ("short", "long")]
+        row |= {"over_short": gains[0], "over_long": gains[1], "verdict": verdict(gains)}
+    return row
+
+
+def _mean(values: Sequence[float]) -> float:
+    return mean_and_spread(values)[0]
+
+
+def _gain(own: Mapping[int, Line], control: Mapping[int, Line]) -> Interval | None:
+    if not all(_works(line) for line in (*own.values(), *control.values())):
+        return None
+    shared = sorted(own.keys() & control.keys())
+    return paired_interval(
+        _points({seed: own[seed] for seed in shared}),
+        _points({seed: control[seed] for seed in shared}),
+    )
+
+
+def _chosen(name: str, own: Mapping[int, Line], lines: Sequence[Line]) -> str:
+    """What was chosen for a row, and among what: `key value of (value: validation, …)`."""
+    tries = [line for line in lines if line["kind"] == "try" and line["row"] == name]
+    if not tries or not own:
+        return ""
+    settings = next(iter(own.values()))["settings"]
+    values = [line["settings"] for line in tries]
+    key = next(
+        (key for key in settings if any(value.get(key) != values[0].get(key) for value in values)),
+        None,
+    )
+    if key is None:
+        return ""
+    scores = ", ".join(
+        f"{line['settings'][key]}: "
+        + (f"{100 * _student(line)['validation_accuracy']:.1f}" if _works(line) else "fails")
+        for line in tries
+    )
+    return f"{key} {settings[key]} of ({scores})"
+
+
+def _teacher(lines: Sequence[Line]) -> dict[str, Any] | None:
+    for line in lines:
+        teacher = line["record"].get("teacher")
+        if teacher and "test_accuracy" in teacher:
+            return {
+                "row": "teacher",
+                "accuracy": 100 * teacher["test_accuracy"],
+                **{key: teacher[key] for key in ("parameters", "macs", "latency_ms")},
+            }
+    return None
+
+
+def _notes(
+    spec: Mapping[str, Any],
+    trials: Mapping[str, Mapping[int, Line]],
+    controls: Mapping[str, str] | None,
+    lines: Sequence[Line],
+    stale: Sequence[Line],
+) -> list[str]:
+    notes = [spec["note"]] if spec["note"] else []
+    notes += [f"{name}: {row['failed']}." for name in trials if (row := _failed(trials[name]))]
+    for name, own in trials.items():
+        chosen = _chosen(name, own, lines)
+        if chosen:
+            notes.append(f"{name}: {chosen}; validation accuracy in %, first seed.")
+    if controls and all(
+        _works(line) for which in controls.values() for line in trials[which].values()
+    ):
+        short, long = (_mean(_points(trials[controls[which]])) for which in ("short", "long"))
+        notes.append(
+            "± is the standard deviation over seeds. A gain is shown only if the 95 % intervals of "
+            f"the paired differences over both controls ({controls['short']}, {controls['long']}) "
+            "lie above 0."
+        )
+        if long - short > UNDER_TRAINED:
+            notes.append(
+                f"Under-trained: the long control is {long - short:.1f} points above the short one."
+            )
+    if stale:
+        rows = sorted({line["row"] for line in stale})
+        notes.append(
+            f"{len(stale)} stale trial(s) of {', '.join(rows)} are left out: they were made by "
+            "another recipe, code, version or machine."
+        )
+    return notes
+
+
+def _failed(own: Mapping[int, Line]) -> dict[str, str] | None:
+    for line in own.values():
+        if not _works(line):
+            return {"failed": line.get("failed") or "collapsed, no better than chance"}
+    return None
+
+
+# How a row is shown
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    if "failed" in row:
+        return "fails"
+    spread = row.get("spread")
+    return f"{row['accuracy']:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
+
+
+def _number(key: str, form: str, scale: float = 1.0) -> Any:
+    return lambda row: form.format(row[key] / scale) if row.get(key) is not None else ""
+
+
+def _interval(key: str) -> Any:
+    def show(row: Mapping[str, Any]) -> str:
+        gain = row.get(key)
+        return f"{gain[0]:+.1f} ({gain[1]:+.1f} … {gain[2]:+.1f})" if gain else ""
+
+    return show
+
+
+_COLUMNS: dict[str, Any] = {
+    "row": lambda row: row["row"],
+    "test accuracy %": _accuracy,
+    "seeds": lambda row: str(row.get("seeds", "")),
+    "over short": _interval("over_short"),
+    "over long": _interval("over_long"),
+    "gain": lambda row: row.get("verdict", ""),
+    "agreement %": _number("agreement", "{:.1f}"),
+    "parameters": _number("parameters", "{:,}"),
+    "MMACs": _number("macs", "{:.2f}", 1e6),
+    "latency ms": _number("latency_ms", "{:.2f}"),
+    "wall time s": _number("seconds", "{:.0f}"),
+}

@@ -1,0 +1,72 @@
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tutelage import comparison
+
+SPEC = """
+schema: 1
+name: tiny
+base:
+  schema: 1
+  data: {source: digits, validation: 100, labelled: 200}
+  student: {name: resnet8, width: 4}
+  train: {steps: 2, batch_size: 50, precision: fp32, threads: 1, keep_memory: false}
+seeds: [0, 1]
+controls: none
+rows:
+  wide: {set: {student.width: 6}}
+  narrow: {}
+"""
+
+
+class Answer(NamedTuple):
+    def table(self) -> list[dict[str, Any]]:
+        return [{"row": "kd", "mean": 0.5}]
+
+    def text(self) -> str:
+        return "kd  50.0 %"
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_was_asked_is_handed_on_and_the_answer_printed(
+    as_json: bool, monkeypatch: pytest.MonkeyPatch, call: Any
+):
+    asked = {}
+
+    def compare(spec: str, **more: Any) -> Answer:
+        asked.update(spec=spec, **more)
+        return Answer()
+
+    monkeypatch.setattr(comparison, "compare", compare)
+    words = ["spec.yaml", "--runs", "r", "--records", "b/x.jsonl", *["--json"] * as_json]
+    code, out, _ = call("compare", *words)
+    assert code == 0
+    assert asked == {
+        "spec": "spec.yaml",
+        "runs": Path("r"),
+        "records": Path("b/x.jsonl"),
+        "command": " ".join(["tutelage compare", *words]),
+    }
+    if as_json:
+        assert json.loads(out) == {"spec": "spec.yaml", "rows": [{"row": "kd", "mean": 0.5}]}
+    else:
+        assert out == "kd  50.0 %\n"
+
+
+def test_a_finished_comparison_is_only_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any
+):
+    monkeypatch.chdir(tmp_path)
+    Path("spec.yaml").write_text(SPEC)
+    first = call("compare", "spec.yaml", "--records", "lines.jsonl", "--json")
+    assert first.code == 0
+    assert {"wide", "narrow"} <= {
+        str(v) for row in json.loads(first.out)["rows"] for v in row.values()
+    }
+    lines = Path("lines.jsonl").read_text()
+    second = call("compare", "spec.yaml", "--records", "lines.jsonl", "--json")
+    assert second.out == first.out
+    assert Path("lines.jsonl").read_text() == lines

@@ -1,0 +1,45 @@
+"""What the documents say is run: code blocks as they stand, commands by their verbs, links by name."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tutelage.cli.main import VERBS
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+BLOCKS = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_code_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "<block>", "exec"), {})
+
+
+def test_there_are_code_blocks() -> None:
+    assert BLOCKS
+
+
+def test_commands_in_the_documents_exist() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    verbs = set(re.findall(r"(?:^|`)tutelage ([a-z]+)\b", text, re.MULTILINE))
+    assert len(verbs) >= 5
+    assert verbs <= set(VERBS), verbs - set(VERBS)
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    links = [
+        (page, link)
+        for page in PAGES
+        for link in re.findall(r"\]\(([^)#]+?)\)", page.read_text())
+        if "://" not in link
+    ]
+    assert links
+    for page, link in links:
+        assert (page.parent / link).exists(), f"{page.name} links to {link}"
