@@ -39,10 +39,12 @@ _PUBLIC = {
     "train": "tutelage.runs",
 }
 
-__all__ = [*_PUBLIC, "__version__"]
+__all__ = [*_PUBLIC, "__version__", "methods"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "methods":
+        return import_module("tutelage.methods")
     if name in _PUBLIC:
         return getattr(import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'tutelage' has no attribute {name!r}")

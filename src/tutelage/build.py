@@ -145,8 +145,8 @@ def _source(recipe: Recipe) -> Source:
 
 def _left_open(key: str, argument: str) -> RecipeError:
     return RecipeError(
-        f"The recipe leaves {key} open, for an object that is handed over in Python. Name one there, "
-        f"or call tutelage.train(..., {argument}=...)."
+        f"The recipe leaves {key} open, for an object that is handed over in Python. Name one "
+        f"there, or call tutelage.train(..., {argument}=...)."
     )
 
 
@@ -315,7 +315,7 @@ def _described(network: Network) -> dict[str, Any]:
     return {
         "class": f"{kind.__module__}.{kind.__qualname__}",
         "source": _source_of(network.module),
-        "spec": None if network.spec is None else network.spec._asdict(),
+        "spec": digest(network.spec),
         "weights": weights_of(network),
     }
 

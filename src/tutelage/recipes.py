@@ -11,7 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from pydantic import (
@@ -42,6 +42,7 @@ __all__ = [
     "json_schema",
     "leave_open",
     "packaged",
+    "parse_overrides",
     "plain",
     "read_mapping",
     "read_recipe",
@@ -296,7 +297,7 @@ def validate(value: Any, where: str) -> Recipe:
             "another schema need the version that they were written for."
         )
     try:
-        recipe = Recipe.model_validate(dict(value))
+        recipe = Recipe.model_validate(_with_entries(value))
         train = {
             "optimizer": _entry(OPTIMIZERS, "optimizer")(recipe.train.optimizer),
             "schedule": _entry(SCHEDULES, "schedule")(recipe.train.schedule),
@@ -340,6 +341,21 @@ def require_plain(value: Any, where: str, place: str = "", depth: int = 0) -> No
             f"{at} must be a text, a number, a list or a mapping, but is a "
             f"{type(value).__name__}. Put it in quotes."
         )
+
+
+def _with_entries(value: Mapping[str, Any]) -> dict[str, Any]:
+    """With `{name: NAME, …}` for optimizer and schedule, of which a recipe may say a part."""
+    train = value.get("train")
+    if not isinstance(train, Mapping):
+        return dict(value)
+    usual, full = TrainSettings(steps=1), {}
+    for key in train.keys() & {"optimizer", "schedule"}:
+        entry = train[key]
+        if isinstance(entry, Mapping):
+            full[key] = {"name": getattr(usual, key)["name"], **entry}
+        elif isinstance(entry, str):
+            full[key] = {"name": entry}
+    return {**value, "train": {**train, **full}}
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel], what: str = "") -> str:
@@ -392,7 +408,7 @@ def _rule(error: ErrorDetails) -> str:
     if error["type"] == "string_pattern_mismatch":
         return "made of letters, digits, dots, dashes and underscores"
     if error["type"] == "too_short":
-        return "not empty: there must be one at least"
+        return "at least one entry long"
     if error["type"] == "literal_error":
         return error.get("ctx", {})["expected"].replace("'", "")
     kind = error["type"].partition("_")[0]
@@ -401,10 +417,10 @@ def _rule(error: ErrorDetails) -> str:
 
 def _keys(model: type[BaseModel], path: Iterable[str]) -> list[str]:
     """The keys that are known at a place in a model."""
-    known = _fields(model)
+    kind: Any = model
     for part in path:
-        known = _fields(known.get(part))
-    return list(known)
+        kind = get_args(kind)[1] if get_origin(kind) is dict else _fields(kind).get(part)
+    return list(_fields(kind))
 
 
 def _fields(kind: Any) -> dict[str, Any]:
@@ -480,8 +496,17 @@ def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     value, where = read_mapping(name)
     if isinstance(value, dict):
-        value = apply_overrides(value, dict(map(_parse_override, overrides)))
+        value = apply_overrides(value, parse_overrides(overrides))
     return validate(value, where)
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, Any]:
+    """Dotted keys and their new values, from `key=value` each.
+
+    Raises:
+        RecipeError: one has another form, or its value is not YAML.
+    """
+    return dict(map(_parse_override, texts))
 
 
 def _parse_override(text: str) -> tuple[str, Any]:

@@ -115,25 +115,35 @@ def append_line(path: Path, value: Any) -> None:
 
 
 def _drop_torn_line(file: BinaryIO) -> None:
+    """Leaves a file that ends with a whole line, or with nothing."""
     end = file.seek(0, os.SEEK_END)
-    if end == 0:
+    file.seek(max(end - 1, 0))
+    if file.read(1) in (b"", b"\n"):
         return
-    file.seek(end - 1)
-    if file.read(1) != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
+    file.seek(0)
+    start = file.read().rfind(b"\n") + 1
+    file.seek(start)
+    try:
+        json.loads(file.read())
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(start)
 
 
 def read_lines(path: Path) -> list[Any]:
-    """The JSON values of a file of lines; a last line cut off by a crash is left out."""
+    """The JSON values of a file of lines; a last line cut off by a crash is left out.
+
+    Raises:
+        RunError: another line is damaged.
+    """
     if not path.exists():
         return []
     values = []
-    lines = path.read_text().splitlines()
+    lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
         try:
             values.append(json.loads(line))
-        except json.JSONDecodeError:
+        except ValueError:
             if number == len(lines):
                 break
             raise RunError(f"{path} is damaged in line {number}. Remove that line.") from None

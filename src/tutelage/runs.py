@@ -1,7 +1,8 @@
 """One recipe → one run folder: build, check, train, measure, record."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +11,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from tutelage.build import Built, build, code_of, identity_of
+from tutelage.build import Built, build, code_of, identity_of, weights_of
 from tutelage.data import Source
-from tutelage.engine import fit, resolve_device
-from tutelage.errors import DataError, RecipeError, RunError, TeacherError
+from tutelage.engine import Trained, fit, resolve_device
+from tutelage.errors import (
+    DataError,
+    Interrupted,
+    NonFiniteError,
+    RecipeError,
+    RunError,
+    TeacherError,
+    TutelageError,
+)
 from tutelage.evaluation.accuracy import accuracy, near_chance
 from tutelage.evaluation.agreement import agreement
 from tutelage.evaluation.cost import macs, num_parameters
@@ -22,8 +31,18 @@ from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.models.network import Network
 from tutelage.models.saved import load, save_network
 from tutelage.provenance import digest, git_commit, hardware, versions
-from tutelage.recipes import Recipe, dump, plain, read_recipe, validate
-from tutelage.records import RECORD_SCHEMA, RunFolder, write_atomic, write_json
+from tutelage.recipes import (
+    Recipe,
+    apply_overrides,
+    dump,
+    leave_open,
+    parse_overrides,
+    plain,
+    read_mapping,
+    read_recipe,
+    validate,
+)
+from tutelage.records import RECORD_SCHEMA, RunFolder, remove, write_folder, write_json
 
 __all__ = ["Run", "check", "evaluate", "read_test", "train"]
 
@@ -68,7 +87,9 @@ def train(
         name: of the run folder; the recipe's name and seed unless said.
         runs: the folder of run folders.
         resume: continue the run of that name from its newest checkpoint; begins it if it has none.
-        student, teacher, data: take the place of the recipe's entries.
+        student, teacher, data: take the place of the recipe's entries, which the record then leaves
+            open; it has their class and digests instead. A network that is no `Network` is shown
+            pictures as the data is normalized.
         with_test: whether test may be read, once, after everything is chosen. A run that belongs
             to a choice must not.
         shown: whether to show progress.
@@ -78,7 +99,9 @@ def train(
         TutelageError: what was asked for does not exist or does not fit; nothing was written.
         Interrupted: the run was asked to stop; `resume` continues it.
     """
-    resolved, default_name = _resolve(recipe, overrides)
+    given = {"student": student, "teacher": teacher, "data": data}
+    objects = [what for what, value in given.items() if value is not None]
+    resolved, default_name = _resolve(recipe, overrides, objects)
     folder = RunFolder(Path(runs) / (name or default_name))
     if resume:
         _require_same_recipe(folder, resolved)
@@ -86,43 +109,63 @@ def train(
             raise RunError(f"The run in {folder.path} has finished; there is nothing to resume.")
     elif folder.path.exists():
         folder.create()  # says if it is taken
-    built = build(resolved, student=student, teacher=teacher, data=data, with_test=with_test)
-    device = resolve_device(resolved.train.device)
-    if resolved.train.threads is not None:
-        torch.set_num_threads(resolved.train.threads)
-    teacher_on_validation = _check_teacher(built, device)
+    with _threads(resolved.train.threads):
+        built = build(resolved, student=student, teacher=teacher, data=data, with_test=with_test)
+        device = resolve_device(resolved.train.device)
+        teacher_on_validation = _check_teacher(built, device)
+        # Taken before training: the code as it is run.
+        record = {"schema": RECORD_SCHEMA, "name": folder.path.name, "command": command}
+        record |= _origin(built, device)
+        trained = _fit(built, folder, device, shown)
+        save_network(folder.student, built.student, built.description)
+        record |= _results(built, device, trained, teacher_on_validation)
+        record["hardware"]["kept_memory"] = trained.kept_memory
+        if with_test:
+            _add_test(record, built, device, command, "final measurement, after all choices")
+        write_json(folder.record, record)
+    return Run(folder.path, record)
 
-    if not folder.path.exists():
-        folder.create()
-        write_atomic(folder.recipe, dump(resolved))
-    began = datetime.now(UTC)
-    trained = fit(
-        built.distiller,
-        built.train,
-        resolved.train,
-        folder,
-        held_out=built.validation,
-        validate=lambda: accuracy(_look(built.student, built.validation, built, device)),
-        seed=resolved.seed,
-        title=folder.path.name,
-        shown=shown,
-    )
-    save_network(folder.student, built.student, built.description)
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """Inside, torch computes with this many threads; None leaves it as it is."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _origin(built: Built, device: torch.device) -> dict[str, Any]:
+    """What the numbers come from."""
+    threads = torch.get_num_threads()
+    return {
+        "began": datetime.now(UTC).isoformat(timespec="seconds"),
+        "identity": identity_of(built, threads, device.type, versions()),
+        "code": code_of(built),
+        "content": built.content,
+        "commit": git_commit(),
+        "versions": versions(),
+        "hardware": hardware() | {"device": device.type, "threads": threads},
+        "recipe": plain(built.recipe),
+    }
+
+
+def _results(
+    built: Built, device: torch.device, trained: Trained, teacher_on_validation: Predictions | None
+) -> dict[str, Any]:
+    """What came out, without test."""
     on_validation = _look(built.student, built.validation, built, device)
     share = accuracy(on_validation)
-    record = {
-        "schema": RECORD_SCHEMA,
-        "name": folder.path.name,
-        "command": command,
-        "began": began.isoformat(timespec="seconds"),
+    student = {"validation_accuracy": share, "weights": weights_of(built.student)}
+    return {
         "seconds": round(trained.seconds, 3),
         "steps": trained.steps,
         "ended": trained.ended,
         "collapsed": near_chance(share, on_validation),
         "phases": list(trained.phases),
-        "students": {
-            "student": {"validation_accuracy": share} | _cost(built.student, device),
-        },
+        "students": {"student": student | _cost(built.student, device)},
         "teacher": _teacher_entry(built, device, teacher_on_validation),
         "data": {
             "train": len(built.split.train),
@@ -132,23 +175,32 @@ def train(
             "classes": len(built.source.classes),
         },
         "readings": [],
-        "identity": identity_of(built, torch.get_num_threads(), device.type, versions()),
-        "code": code_of(resolved),
-        "content": built.content,
-        "commit": git_commit(),
-        "versions": versions(),
-        "hardware": hardware()
-        | {
-            "device": device.type,
-            "threads": torch.get_num_threads(),
-            "kept_memory": trained.kept_memory,
-        },
-        "recipe": plain(resolved),
     }
-    if with_test:
-        _add_test(record, built, device, command, "final measurement, after all choices")
-    write_json(folder.record, record)
-    return Run(folder.path, record)
+
+
+def _fit(built: Built, folder: RunFolder, device: torch.device, shown: bool) -> Trained:
+    """Trains; of a run that could not even begin, no folder is left."""
+    begins = not folder.recipe.exists()
+    if begins:
+        write_folder(folder.path, {folder.recipe.name: dump(built.recipe).encode()})
+    try:
+        return fit(
+            built.distiller,
+            built.train,
+            built.recipe.train,
+            folder,
+            held_out=built.validation,
+            validate=lambda: accuracy(_look(built.student, built.validation, built, device)),
+            seed=built.recipe.seed,
+            title=folder.path.name,
+            shown=shown,
+        )
+    except (Interrupted, NonFiniteError):
+        raise
+    except TutelageError:
+        if begins and folder.checkpoints in ([], [folder.checkpoint(0)]):
+            remove(folder.path)
+        raise
 
 
 def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | None = None) -> Run:
@@ -156,17 +208,32 @@ def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | 
 
     Raises:
         RunError: the folder holds no finished run, or test was read already.
+        DataError: pictures or teacher are no longer those of the run.
     """
     place = RunFolder(folder)
     record = place.read_record()
     if record["readings"]:
         raise RunError(f"Test was read already for {folder}; a run reads it once.")
-    built = build(validate(record["recipe"], str(place.recipe)), teacher=teacher)
-    built = built._replace(student=load(folder))
-    device = resolve_device(built.recipe.train.device)
-    _add_test(record, built, device, command, purpose)
+    recipe = validate(record["recipe"], str(place.recipe))
+    with _threads(recipe.train.threads):
+        built = build(recipe, teacher=teacher)
+        _require_same_content(built, record, folder)
+        built = built._replace(student=load(folder))
+        _add_test(record, built, resolve_device(recipe.train.device), command, purpose)
     write_json(place.record, record)
     return Run(folder, record)
+
+
+def _require_same_content(built: Built, record: Mapping[str, Any], folder: Path | str) -> None:
+    """Checks that pictures, and a teacher that is there, are those of the run."""
+    pictures = "pictures are no longer those"
+    named = {"train": pictures, "test": pictures, "teacher": "teacher is no longer that"}
+    for part, what in named.items():
+        if part in built.content and built.content[part] != record["content"].get(part):
+            raise DataError(
+                f"The {what} of the run in {folder}, so its numbers cannot be checked or added to. "
+                "Bring back what its recipe names."
+            )
 
 
 def check(recipe: Recipe) -> dict[str, Any]:
@@ -221,11 +288,15 @@ def check(recipe: Recipe) -> dict[str, Any]:
 
 
 def _resolve(
-    recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Iterable[str]
+    recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Iterable[str], given: list[str]
 ) -> tuple[Recipe, str]:
+    """The recipe, entries left open for which objects are given, and a name for its run."""
     overrides = list(overrides)
     if isinstance(recipe, str | Path):
-        resolved = read_recipe(recipe, overrides)
+        value, where = read_mapping(recipe)
+        if isinstance(value, Mapping):
+            value = leave_open(apply_overrides(value, parse_overrides(overrides)), given)
+        resolved = validate(value, where)
         stem = Path(recipe).stem
         stem = Path(recipe).resolve().parent.name if stem == "recipe" else stem
         name = f"{stem}-seed{resolved.seed}"
@@ -234,7 +305,8 @@ def _resolve(
         return resolved, name
     if overrides:
         raise RecipeError("Overrides go with a recipe file; change the mapping itself instead.")
-    resolved = recipe if isinstance(recipe, Recipe) else validate(recipe, "The recipe")
+    value = plain(recipe) if isinstance(recipe, Recipe) else recipe
+    resolved = validate(leave_open(value, given) if given else value, "The recipe")
     return resolved, f"run-{digest(plain(resolved))[:8]}"
 
 
@@ -242,14 +314,25 @@ def _require_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
     if not folder.path.exists():
         return
     folder.require()
-    stored = plain(read_recipe(folder.recipe))
-    asked = plain(recipe)
-    for key in asked:
-        if stored.get(key) != asked[key]:
-            raise RunError(
-                f"The run in {folder.path} was begun with another recipe: {key} differs. Resume it "
-                f"with {folder.recipe}, or begin a new one with another --name."
-            )
+    key = _first_difference(plain(read_recipe(folder.recipe)), plain(recipe))
+    if key is not None:
+        raise RunError(
+            f"The run in {folder.path} was begun with another recipe: {key} differs. Resume it "
+            f"with {folder.recipe}, or begin a new one with another --name."
+        )
+
+
+def _first_difference(one: Any, other: Any) -> str | None:
+    """The dotted key at which two trees of values differ first; None if they do not."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return None if one == other else ""
+    for key in [*one, *(key for key in other if key not in one)]:
+        if key not in one or key not in other:
+            return key
+        below = _first_difference(one[key], other[key])
+        if below is not None:
+            return f"{key}.{below}".rstrip(".")
+    return None
 
 
 def _look(network: Network, pictures: Any, built: Built, device: torch.device) -> Predictions:
@@ -346,7 +429,7 @@ def evaluate(
 
     Raises:
         RunError: the folder holds no finished run.
-        DataError: the pictures are no longer those of the run.
+        DataError: pictures or teacher are no longer those of the run.
         TutelageError: what the recipe names is no longer there.
     """
     place = RunFolder(Path(folder))
@@ -356,18 +439,15 @@ def evaluate(
     update: dict[str, Any] = {"student": {"run": str(folder)}, "methods": {}}
     recipe = recipe.model_copy(update=update if with_test else update | {"teacher": None})
     built = build(recipe, with_test=with_test)
-    if any(built.content[part] != record["content"][part] for part in ("train", "test")):
-        raise DataError(
-            f"The pictures are no longer those that the run in {folder} was trained and measured "
-            "on, so its numbers cannot be checked. Bring back the data that its recipe names."
-        )
+    _require_same_content(built, record, folder)
     device = resolve_device(recipe.train.device)
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
-    again = {"validation_accuracy": accuracy(_look(built.student, built.validation, built, device))}
-    if with_test:
+    with _threads(recipe.train.threads):
+        seen = _look(built.student, built.validation, built, device)
         measured = deepcopy(record)
-        _add_test(measured, built, device, command, "asked for after the run was finished")
+        if with_test:
+            _add_test(measured, built, device, command, "asked for after the run was finished")
+    again = {"validation_accuracy": accuracy(seen)}
+    if with_test:
         student = measured["students"]["student"]
         again |= {key: student[key] for key in ("test_accuracy", "agreement") if key in student}
         if record["readings"]:  # the first reading stands

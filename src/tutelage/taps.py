@@ -83,21 +83,22 @@ def find_stages(module: nn.Module, images: Tensor) -> list[Stage]:
     """Finds the stages of a network by one dry run in eval mode.
 
     A stage ends with the last sub-module that puts out a map of its resolution. Maps of a single
-    location are pooled vectors, not stages.
+    location are pooled vectors, not stages. Of a sub-module that is called several times only the
+    last call counts, since that is what a tap keeps.
 
     Args:
         images: as `module` takes them, shape (n, c, h, w).
     """
-    last: dict[tuple[int, int], tuple[str, tuple[int, int, int]]] = {}
+    maps: dict[str, tuple[int, int, int]] = {}  # in the order in which they are put out
     handles = []
 
     def note(name: str):
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             del module, inputs
+            maps.pop(name, None)
             if isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
                 channels, height, width = output.shape[1:]
-                last.pop((height, width), None)
-                last[height, width] = (name, (channels, height, width))
+                maps[name] = (channels, height, width)
 
         return hook
 
@@ -114,10 +115,12 @@ def find_stages(module: nn.Module, images: Tensor) -> list[Stage]:
             child.training = mode
         for handle in handles:
             handle.remove()
+    last = {shape[1:]: name for name, shape in maps.items()}
     height, width = images.shape[-2:]
     return [
         Stage(name, shape, (math.ceil(height / shape[1]), math.ceil(width / shape[2])))
-        for name, shape in last.values()
+        for name, shape in maps.items()
+        if last[shape[1:]] == name
     ]
 
 

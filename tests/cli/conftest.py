@@ -38,7 +38,8 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
     def call(*argv: str | Path) -> Said:
         capsys.readouterr()
         code = main([str(each) for each in argv])
-        return Said(code, *capsys.readouterr())
+        said = capsys.readouterr()
+        return Said(code, str(said.out), str(said.err))
 
     return call
 

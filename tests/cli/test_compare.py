@@ -41,13 +41,21 @@ def test_what_was_asked_is_handed_on_and_the_answer_printed(
         return Answer()
 
     monkeypatch.setattr(comparison, "compare", compare)
-    words = ["spec.yaml", "--runs", "r", "--records", "b/x.jsonl", *["--json"] * as_json]
+    words = [
+        "spec.yaml",
+        "--runs",
+        "r",
+        "--records",
+        "b/x.jsonl",
+        *["--restamp", "--json"] * as_json,
+    ]
     code, out, _ = call("compare", *words)
     assert code == 0
     assert asked == {
         "spec": "spec.yaml",
         "runs": Path("r"),
         "records": Path("b/x.jsonl"),
+        "restamp": as_json,
         "command": " ".join(["tutelage compare", *words]),
     }
     if as_json:

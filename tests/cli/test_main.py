@@ -36,7 +36,7 @@ def throw(error: BaseException) -> Any:
     return action
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["--version"], [], ["trian"], ["--no-such"]])
+@pytest.mark.parametrize("argv", [["--help"], ["--version"], [], ["trainn"], ["--no-such"]])
 def test_what_needs_no_verb_loads_no_verb_and_no_torch(argv: list[str]):
     code = f"""
 import sys
@@ -49,7 +49,7 @@ sys.exit(str(loaded) if loaded else code)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env
     )
-    wrong = argv in (["trian"], ["--no-such"])
+    wrong = argv in (["trainn"], ["--no-such"])
     assert done.returncode == (2 if wrong else 0), done.stderr
     assert bool(done.stderr) == wrong
     if argv == ["--version"]:
@@ -97,9 +97,9 @@ def test_the_help_of_each_verb_begins_with_its_line_and_has_an_example(verb: str
 
 
 def test_an_unknown_verb_is_answered_with_the_nearest(call: Any):
-    code, out, err = call("trian")
+    code, out, err = call("trainn")
     assert (code, out) == (2, "")
-    assert "'trian'; did you mean train?" in err
+    assert "'trainn'; did you mean train?" in err
 
 
 @pytest.mark.parametrize(

@@ -76,3 +76,4 @@ def test_each_student_and_each_teacher_has_a_row():
     assert rows[1][1:4] == ["50.0 %", "–", "–"]
     assert rows[2][1:] == ["50.0 %", "25.0 %", "75.0 %", "1.00 k", "20.0 k", "0.50 ms", "3.0 s"]
     assert rows[4][3] == rows[4][-1] == ""
+    assert [row[0] for row in run_table([taught])] == ["", "student", "wide", "  its teacher"]

@@ -30,6 +30,14 @@ def compare(
             show_default="RUNS/NAME/trials.jsonl",
         ),
     ] = None,
+    restamp: Annotated[
+        bool,
+        typer.Option(
+            "--restamp",
+            help="Take over lines that only a change of code has made stale: one trial of each row "
+            "is run anew, and must end in the same weights, bit for bit.",
+        ),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
@@ -43,5 +51,7 @@ def compare(
     chooses, it chooses on validation, without access to test. The table shows mean ± standard
     deviation over the seeds.
     """
-    done = comparison.compare(spec, runs=runs, records=records, command=COMMAND.get())
+    done = comparison.compare(
+        spec, runs=runs, records=records, restamp=restamp, command=COMMAND.get()
+    )
     print(json.dumps({"spec": spec, "rows": done.table()}, indent=2) if as_json else done.text())

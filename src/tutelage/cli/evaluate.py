@@ -42,7 +42,7 @@ def text(found: dict[str, Any]) -> str:
     """The same for people."""
     record, again = found["record"], found["again"]
     student, teacher = record["students"]["student"], record["teacher"]
-    lines = [align(run_table([record])), ""]
+    lines = [record["name"], "", align(run_table([record])), ""]
     facts = []
     if teacher is not None:
         costs = ratio(teacher["macs"], student["macs"])

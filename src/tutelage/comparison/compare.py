@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tutelage.comparison.spec import Spec, read_spec
-from tutelage.comparison.trials import Trials
+from tutelage.comparison.trials import Line, Trials
 from tutelage.errors import RunError
 from tutelage.report.comparisons import Table, make_table
 
@@ -35,6 +35,7 @@ def compare(
     *,
     runs: Path | str = "runs",
     records: Path | str | None = None,
+    restamp: bool = False,
     shown: bool = True,
     command: str = "tutelage.compare",
 ) -> Comparison:
@@ -45,58 +46,86 @@ def compare(
         runs: folder of run folders; the comparison's own lie in a folder of its name below.
         records: the JSON-lines file with one line per finished trial; `trials.jsonl` beside the
             runs unless said.
+        restamp: take over lines that differ from what would be run now in the code alone. For each
+            row one trial is run anew; only if it ends in the same weights, bit for bit, do the
+            row's lines count for the new code too.
         shown: whether to show progress.
         command: how it was called, for the records.
 
     Raises:
         TutelageError: the specification or one of its recipes is wrong; nothing has run then.
+        RunError: a choice finds nothing that learns, or a row cannot be re-stamped.
     """
     known = read_spec(spec)
     folder = Path(runs) / known.name
     path = Path(records) if records is not None else folder / "trials.jsonl"
     trials = Trials(path, folder, shown=shown, command=command)
-    trials.note_spec(known.model_dump(mode="json", by_alias=True))
-    lines = []
+    for row in known.rows:  # what cannot be built shall say so before anything runs
+        trials.parts(known.recipe(known.settings(row), known.seeds[0]))
+    described = known.model_dump(mode="json", by_alias=True)
+    trials.note_spec(described)
+    if restamp:
+        for row in known.rows:
+            trials.restamp([line for line in trials.finished if _is_of(line, row, known)], known)
+    lines: list[Line] = []
     for row in known.rows:
-        chosen = _choose(known, row, trials, lines)
-        settings = known.settings(row) | chosen
+        settings = _settings(known, row, trials, lines)
         for seed in known.seeds:
             lines.append(trials.run("trial", row, settings, known.recipe(settings, seed)))
-    stale = _stale(trials, lines)
-    return Comparison(make_table(known.model_dump(mode="json", by_alias=True), lines, stale))
+    identities = {line["identity"] for line in lines}
+    stale = [line for line in trials.finished if line["identity"] not in identities]
+    return Comparison(make_table(described, lines, stale))
 
 
-def _choose(spec: Spec, row: str, trials: Trials, lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """The value that is best on validation, on the first seed."""
-    chooser, choices = spec.choice(row)
-    if not choices:
-        return {}
-    ((key, values),) = choices.items()
+def _settings(spec: Spec, name: str, trials: Trials, lines: list[Line]) -> dict[str, Any]:
+    """A row's settings, with what it and the rows that it is like choose.
+
+    Args:
+        lines: the tries are added to them.
+    """
+    row = spec.rows[name]
+    settings = _settings(spec, row.like, trials, lines) if row.like else {}
+    settings |= row.set
+    for key, values in row.choose.items():
+        settings[key] = _choose(spec, name, settings, key, values, trials, lines)
+    return settings
+
+
+def _choose(
+    spec: Spec,
+    row: str,
+    settings: Mapping[str, Any],
+    key: str,
+    values: list[Any],
+    trials: Trials,
+    lines: list[Line],
+) -> Any:
+    """The value that is best on validation, on the first seed; of equal ones the first."""
     scores = []
     for value in values:
-        settings = spec.settings(chooser) | {key: value}
-        line = trials.run("try", chooser, settings, spec.recipe(settings, spec.seeds[0]))
+        tried = {**settings, key: value}
+        line = trials.run("try", row, tried, spec.recipe(tried, spec.seeds[0]))
         if line not in lines:
             lines.append(line)
         works = "failed" not in line and not line["record"]["collapsed"]
         scores.append(_validation(line) if works else -1.0)
     if max(scores) < 0:
         raise RunError(
-            f"No value of {key} that was tried for {chooser} learned anything: "
+            f"No value of {key} that was tried for {row} learned anything: "
             f"{', '.join(map(str, values))}. Try smaller ones."
         )
-    return {key: values[scores.index(max(scores))]}
+    return values[scores.index(max(scores))]
 
 
-def _validation(line: Mapping[str, Any]) -> float:
+def _validation(line: Line) -> float:
     return line["record"]["students"]["student"]["validation_accuracy"]
 
 
-def _stale(trials: Trials, used: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lines of trials that are no longer what would be run now."""
-    identities = {line["identity"] for line in used}
-    return [
-        line
-        for line in trials.lines
-        if line["kind"] != "spec" and line["identity"] not in identities
-    ]
+def _is_of(line: Line, row: str, spec: Spec) -> bool:
+    """Whether a line has a row's settings, whatever was chosen."""
+    chosen = {key for ancestor in spec.lineage(row) for key in ancestor.choose}
+
+    def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in settings.items() if key not in chosen}
+
+    return line["row"] == row and fixed(line["settings"]) == fixed(spec.settings(row))

@@ -2,12 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tutelage.errors import RecipeError, nearest, one_of
-from tutelage.recipes import SCHEMA, Recipe, apply_overrides, read_mapping, validate
+from tutelage.errors import RecipeError, one_of
+from tutelage.recipes import (
+    SCHEMA,
+    Recipe,
+    apply_overrides,
+    first_mistake,
+    read_mapping,
+    require_plain,
+    validate,
+)
 
 __all__ = ["Row", "Spec", "read_spec"]
 
@@ -16,7 +24,8 @@ class Row(BaseModel):
     """One setting.
 
     Attributes:
-        like: another row, whose settings and choice this one starts from.
+        like: another row, whose settings and choice this one starts from; what it sets itself
+            stands above both.
         set: dotted keys of the recipe → values.
         choose: one dotted key → values to be tried on the first seed; the best on validation is
             taken for all seeds. Tries have no access to test.
@@ -25,7 +34,7 @@ class Row(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     like: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
-    choose: dict[str, list[Any]] = Field(default_factory=dict)
+    choose: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
 
 
 class Controls(BaseModel):
@@ -63,18 +72,17 @@ class Spec(BaseModel):
     rows: dict[str, Row] = Field(min_length=1)
     note: str = ""
 
-    def settings(self, name: str) -> dict[str, Any]:
-        """A row's settings, with those of the rows that it is like."""
+    def lineage(self, name: str) -> list[Row]:
+        """A row after those that it is like, the most distant first."""
         row = self.rows[name]
-        inherited = self.settings(row.like) if row.like else {}
-        return inherited | row.set
+        return [*(self.lineage(row.like) if row.like else []), row]
 
-    def choice(self, name: str) -> tuple[str, dict[str, list[Any]]]:
-        """Where a row's choice is made: the row itself or the one it is like; and what is tried."""
-        row = self.rows[name]
-        if row.choose or not row.like:
-            return name, row.choose
-        return self.choice(row.like)
+    def settings(self, name: str) -> dict[str, Any]:
+        """A row's settings, as if the first value were taken of whatever is chosen."""
+        settings = {}
+        for row in self.lineage(name):
+            settings |= row.set | {key: values[0] for key, values in row.choose.items()}
+        return settings
 
     def recipe(self, settings: Mapping[str, Any], seed: int) -> Recipe:
         """The base with these settings and this seed.
@@ -101,16 +109,13 @@ def read_spec(name: str | Path | Mapping[str, Any]) -> Spec:
             f"{where} is no specification of a comparison: it has no rows. A single recipe goes to "
             "`tutelage train`."
         )
+    require_plain(value, where)
     if value.get("schema") != SCHEMA:
         raise RecipeError(f"{where} must say `schema: {SCHEMA}`, not {value.get('schema')!r}.")
     try:
         spec = Spec.model_validate(dict(value))
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        known = [field.alias or key for key, field in Spec.model_fields.items()]
-        hint = f"; {nearest(place, known)}" if first["type"] == "extra_forbidden" else ""
-        raise RecipeError(f"{where}: {place}: {first['msg'].lower()}{hint}.") from None
+        raise RecipeError(f"{where}: {first_mistake(error, Spec)}.") from None
     _check(spec, where)
     return spec
 
@@ -129,7 +134,10 @@ def _check(spec: Spec, where: str) -> None:
                 raise RecipeError(f"{where}: rows are like each other in a circle at {name!r}.")
             seen.add(row.like)
             row = spec.rows[row.like]
-        if len(spec.choice(name)[1]) > 1:
+    for name, row in spec.rows.items():
+        if len(row.choose) > 1:
             raise RecipeError(f"{where}: {name} chooses more than one key. Try one at a time.")
-        for seed in spec.seeds[:1]:
-            spec.recipe(spec.settings(name), seed)
+        settings = spec.settings(name)
+        values = [{key: one} for key, tried in row.choose.items() for one in tried] or [{}]
+        for value in values:
+            spec.recipe(settings | value, spec.seeds[0])

@@ -6,6 +6,7 @@ The loader has no state: a batch is a pure function of its step.
 """
 
 import json
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,13 +17,15 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tutelage.distiller import Distiller
-from tutelage.errors import CheckpointError
+from tutelage.engine.optim import keep_only
+from tutelage.errors import CheckpointError, NonFiniteError
 from tutelage.records import RunFolder, write_folder
 
 __all__ = ["Progress", "restore", "save_checkpoint"]
 
 KEPT = 2
 _TENSORS, _VALUES = "tensors.safetensors", "state.json"
+_SCHEDULE = ("last_epoch", "_step_count", "_last_lr")  # the rest is made anew from the recipe
 
 
 class Progress(NamedTuple):
@@ -33,6 +36,7 @@ class Progress(NamedTuple):
         seconds: spent in training, over all sessions.
         best, waited: of early stopping: best validation accuracy, evaluations since.
         phases: what was found at the end of each phase.
+        setting: what bits depend on beside the recipe: threads, device, versions; None at first.
     """
 
     step: int = 0
@@ -40,6 +44,7 @@ class Progress(NamedTuple):
     best: float | None = None
     waited: int = 0
     phases: tuple[dict[str, Any], ...] = ()
+    setting: dict[str, Any] | None = None
 
 
 def save_checkpoint(
@@ -53,12 +58,12 @@ def save_checkpoint(
     """Writes the checkpoint of a step and keeps the last two.
 
     Raises:
-        CheckpointError: a weight is not finite; the checkpoints before stay as they are.
+        NonFiniteError: a weight is not finite; the checkpoints before stay as they are.
         RunError: no space is left on the device.
     """
+    _require_finite(distiller, progress.step)
     names = _names(distiller)
     tensors = {f"model.{key}": value for key, value in distiller.state_dict().items()}
-    _require_finite(tensors, progress.step)
     scalars: dict[str, Any] = {}
     for parameter, state in optimizer.state.items():
         for key, value in state.items():
@@ -73,14 +78,14 @@ def save_checkpoint(
         "progress": progress._asdict(),
         "groups": [_settings(group) for group in optimizer.param_groups],
         "optimizer": scalars,
-        "schedule": schedule.state_dict(),
+        "schedule": {key: schedule.state_dict()[key] for key in _SCHEDULE},
         "structure": {
             name: structure
             for name, method in distiller.named_methods()
             if (structure := method.structure()) is not None
         },
     }
-    detached = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    detached = {name: _alone(value) for name, value in tensors.items()}
     path = folder.checkpoint(progress.step)
     write_folder(path, {_TENSORS: save(detached), _VALUES: json.dumps(values).encode()})
     folder.sweep(keep=folder.checkpoints[-KEPT:])
@@ -91,26 +96,23 @@ def restore(
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Loads the newest checkpoint into everything; without one, changes nothing.
 
+    What methods had dropped is dropped again, before any weight is loaded.
+
     Returns:
         Where the run stands, and what the log had gathered.
 
     Raises:
         CheckpointError: the newest checkpoint is damaged, or of another run.
     """
+    folder.sweep(keep=folder.checkpoints)
     if not folder.checkpoints:
         return Progress(), {}
     path = folder.checkpoints[-1]
-    try:
-        tensors = load_file(path / _TENSORS)
-        values = json.loads((path / _VALUES).read_text())
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise CheckpointError(
-            f"The checkpoint {path} is damaged ({error}). Remove that folder and resume from the "
-            "one before."
-        ) from None
+    tensors, values = _read(path)
     for name, method in distiller.named_methods():
         if name in values["structure"]:
             method.restore_structure(values["structure"][name])
+    keep_only(optimizer, distiller.trainable_parameters())
     try:
         distiller.load_state_dict(_under("model.", tensors))
     except RuntimeError as error:
@@ -125,6 +127,16 @@ def restore(
     return progress, _under("log.", tensors)
 
 
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        return load_file(path / _TENSORS), json.loads((path / _VALUES).read_bytes())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            f"The checkpoint {path} is damaged ({error}). Remove that folder and resume from the "
+            "one before."
+        ) from None
+
+
 def _restore_optimizer(
     optimizer: Optimizer, names: dict[int, str], tensors: dict[str, Tensor], values: dict[str, Any]
 ) -> None:
@@ -134,12 +146,22 @@ def _restore_optimizer(
             prefix = f"optimizer.{names[id(parameter)]}."
             state = {
                 # AdamW counts steps in a tensor on the CPU
-                key: value if value.ndim == 0 else value.to(parameter.device)
+                key: value if key == "step" else _like(value, parameter)
                 for key, value in _under(prefix, tensors).items()
             }
             state |= _under(prefix, values["optimizer"])
             if state:
                 optimizer.state[parameter] = state
+
+
+def _like(value: Tensor, parameter: Tensor) -> Tensor:
+    """In the parameter's memory format: vectorized code may round differently in another."""
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _alone(value: Tensor) -> Tensor:
+    """A copy: safetensors takes no two tensors that share memory, as tied weights do."""
+    return value.detach().to("cpu").clone(memory_format=torch.contiguous_format)
 
 
 def _tuple(value: Any) -> Any:
@@ -162,19 +184,29 @@ def _settings(group: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key != "params"}
 
 
-def _require_finite(tensors: dict[str, Tensor], step: int) -> None:
-    floats = [value for value in tensors.values() if value.is_floating_point()]
-    finite = torch.stack([value.isfinite().all() for value in floats])
-    if not finite.all():
-        raise CheckpointError(
-            f"Weights were no longer finite at step {step}, so no checkpoint was written; the one "
-            "before it is intact. Lower the learning rate or the weights of the methods."
+def _require_finite(distiller: Distiller, step: int) -> None:
+    finite = {name: value.isfinite().all() for name, value in distiller.named_parameters()}
+    finite |= {
+        # A mask may hold -inf on purpose; a running variance never does.
+        name: (value.isfinite() | value.isneginf()).all()
+        for name, value in distiller.named_buffers()
+        if value.is_floating_point()
+    }
+    if not finite:
+        return
+    read = torch.stack(list(finite.values())).tolist()
+    bad = [name for name, is_finite in zip(finite, read, strict=True) if not is_finite]
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise NonFiniteError(
+            f"{bad[0]}{more} became infinite or NaN by step {step}; the run has stopped, and the "
+            "last good checkpoint is as it was. Lower the learning rate or the methods' weights."
         )
 
 
 def _random_states() -> dict[str, Tensor]:
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
     return states
 
@@ -182,5 +214,5 @@ def _random_states() -> dict[str, Tensor]:
 def _restore_random_states(states: dict[str, Tensor]) -> None:
     torch.set_rng_state(states["cpu"])
     for name, state in states.items():
-        if name != "cpu" and torch.cuda.is_available():
+        if name != "cpu" and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(state, int(name.removeprefix("cuda")))

@@ -1,4 +1,4 @@
-"""What training asks of the machine: threads, memory, and a quiet end when it is told to stop."""
+"""What training asks of its process: memory, a quiet end, and to leave all else as it was."""
 
 import ctypes
 import platform
@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
-__all__ = ["Stop", "keep_freed_memory", "stopping"]
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+__all__ = ["Stop", "keep_freed_memory", "stopping", "undisturbed"]
 
 # mallopt's parameters, from glibc's malloc.h
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -30,6 +33,34 @@ def keep_freed_memory() -> bool:
     return all(libc.mallopt(parameter, value) == 1 for parameter, value in settings)
 
 
+@contextmanager
+def undisturbed(device: torch.device) -> Iterator[None]:
+    """Inside, threads, random states and accelerate's state may change; outside they do not.
+
+    accelerate keeps one state per process, the caller's, but runs may differ in precision and
+    device.
+    """
+    shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
+    before = [dict(state) for state in shared]
+    num_threads = torch.get_num_threads()
+    # On a CPU, CUDA is not even woken up.
+    num_devices = torch.cuda.device_count() if _uses_cuda(device) else 0
+    for state in shared:
+        state.clear()
+    try:
+        with torch.random.fork_rng(devices=range(num_devices)):
+            yield
+    finally:
+        torch.set_num_threads(num_threads)
+        for state, values in zip(shared, before, strict=True):
+            state.clear()
+            state.update(values)
+
+
+def _uses_cuda(device: torch.device) -> bool:
+    return device.type == "cuda" or torch.cuda.is_initialized()
+
+
 @final
 class Stop:
     """Whether somebody asked the run to stop, and by which signal."""
@@ -46,7 +77,8 @@ def stopping() -> Iterator[Stop]:
         yield stop
         return
     watched = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in watched}
+    # None: a handler that was not installed from Python, and cannot be put back by it
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in watched}
 
     def restore() -> None:
         for number, handler in before.items():

@@ -27,7 +27,7 @@ class Log:
     """Gathers loss, terms and accuracy between two readings.
 
     Args:
-        names: of the terms.
+        names: of the terms. A method may stop giving some of them after a phase.
         track: is given each line's numbers and the step.
     """
 
@@ -45,7 +45,8 @@ class Log:
         self._sums = zeros.double()
         self._first_bad = zeros.long() - 1
         self._counts = torch.zeros(2, dtype=torch.float64, device=device)
-        self._steps = 0
+        self._absent = torch.zeros((), device=device)
+        self._times = [0] * len(self._names)
         self._pictures = 0
         self._since = time.perf_counter()
 
@@ -56,13 +57,16 @@ class Log:
             step: counted from 1.
             num_correct: labelled samples that the student got right.
         """
-        values = torch.stack([output.loss.detach(), *output.terms.values()]).float()
+        given = {LOSS: output.loss.detach(), **output.terms}
+        values = torch.stack([given.get(name, self._absent) for name in self._names]).float()
         bad = ~values.isfinite() & (self._first_bad < 0)
         self._first_bad = torch.where(bad, step, self._first_bad)
         self._sums += values
         self._counts[0] += num_correct
         self._counts[1] += num_labelled
-        self._steps += 1
+        self._times = [
+            n + (name in given) for n, name in zip(self._times, self._names, strict=True)
+        ]
         self._pictures += len(output.output)
 
     def check(self) -> None:
@@ -91,31 +95,37 @@ class Log:
         """
         self.check()
         now = time.perf_counter()
-        means = (self._sums / max(self._steps, 1)).tolist()
+        read = zip(self._names, self._sums.tolist(), self._times, strict=True)
+        numbers = {name: total / times for name, total, times in read if times}
         correct, labelled = self._counts.tolist()
-        numbers = dict(zip(self._names, means, strict=True))
         if labelled:
             numbers["accuracy"] = correct / labelled
         numbers["lr"] = lr
         numbers["images_per_second"] = self._pictures / max(now - self._since, 1e-9)
-        append_line(self._folder.metrics, {"step": step, **numbers})
-        self._track(numbers, step)
+        self.note(step, numbers)
         self._sums.zero_()
         self._counts.zero_()
-        self._steps, self._pictures, self._since = 0, 0, now
+        self._times, self._pictures, self._since = [0] * len(self._names), 0, now
         return numbers
+
+    def note(self, step: int, numbers: dict[str, float]) -> None:
+        """Writes a line, here and to the trackers."""
+        append_line(self._folder.metrics, {"step": step, **numbers})
+        self._track(numbers, step)
 
     def gathered(self) -> dict[str, Tensor]:
         """For the checkpoint."""
-        steps = torch.tensor([self._steps, self._pictures])
-        return {"sums": self._sums, "counts": self._counts, "steps": steps}
+        times = torch.tensor([*self._times, self._pictures])
+        elapsed = torch.tensor(time.perf_counter() - self._since, dtype=torch.float64)
+        return {"sums": self._sums, "counts": self._counts, "times": times, "elapsed": elapsed}
 
     def restore(self, gathered: dict[str, Tensor]) -> None:
         """From a checkpoint; an empty dict leaves everything at zero."""
         if gathered:
             self._sums.copy_(gathered["sums"])
             self._counts.copy_(gathered["counts"])
-            self._steps, self._pictures = gathered["steps"].tolist()
+            *self._times, self._pictures = gathered["times"].tolist()
+            self._since = time.perf_counter() - gathered["elapsed"].item()
 
 
 @final

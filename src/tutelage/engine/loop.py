@@ -1,6 +1,7 @@
 """The training loop."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
@@ -8,20 +9,21 @@ from typing import Any, NamedTuple, final
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.tracking import get_available_trackers
 from torch.utils import _pytree as pytree
 
 from tutelage import rng
 from tutelage.data.loader import EvalLoader, TrainLoader
 from tutelage.distiller import Distiller
-from tutelage.engine.checkpoint import restore, save_checkpoint
-from tutelage.engine.host import keep_freed_memory, stopping
+from tutelage.engine.checkpoint import Progress, restore, save_checkpoint
+from tutelage.engine.host import keep_freed_memory, stopping, undisturbed
 from tutelage.engine.log import Display, Log
 from tutelage.engine.optim import OPTIMIZERS, SCHEDULES, keep_only
 from tutelage.engine.phases import end_phase, move, phase_ends
 from tutelage.engine.settings import TrainSettings
-from tutelage.errors import Interrupted, OutOfMemoryError
-from tutelage.records import RunFolder, append_line
+from tutelage.errors import Interrupted, OutOfMemoryError, SettingError, nearest
+from tutelage.provenance import hardware, versions
+from tutelage.records import RunFolder
 from tutelage.types import Batch
 
 __all__ = ["Trained", "fit", "resolve_device"]
@@ -35,6 +37,7 @@ class Trained(NamedTuple):
         seconds: spent in training, over all sessions.
         ended: "steps", "early_stopping" or "max_minutes".
         phases: what was found at the end of each phase.
+        threads: of the CPU, that it was trained with.
         kept_memory: whether glibc was told to keep freed memory.
     """
 
@@ -42,13 +45,23 @@ class Trained(NamedTuple):
     seconds: float
     ended: str
     phases: tuple[dict[str, Any], ...]
+    threads: int
     kept_memory: bool
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that a setting means."""
+    """The device that a setting means.
+
+    Raises:
+        SettingError: it is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingError(
+            "device is cuda, but PyTorch finds no CUDA device here. Set train.device to auto or "
+            "cpu, or install a driver that fits."
+        )
     return torch.device(name)
 
 
@@ -66,6 +79,9 @@ def fit(
 ) -> Trained:
     """Trains, from the newest checkpoint in the folder if there is one.
 
+    The distiller stays on the device, in eval mode. Thread count, random states and signal handlers
+    are afterwards as they were; only `keep_memory` lasts as long as the process.
+
     Args:
         held_out: validation pictures, for what methods decide between phases.
         validate: accuracy of the student on validation, in [0, 1].
@@ -77,13 +93,18 @@ def fit(
         NonFiniteError: a term became infinite or NaN.
         Interrupted: SIGINT or SIGTERM; a checkpoint has been written.
         OutOfMemoryError: with the remedies.
+        CheckpointError: the newest checkpoint is damaged, or of another run.
+        RunError: no space is left on the device.
     """
-    session = _Session(distiller, data, settings, folder, seed)
+    device = resolve_device(settings.device)
     ends = phase_ends(settings.steps, settings.phases)
-    with stopping() as stop, Display(title, settings.steps, shown=shown) as display:
+    display = Display(title, settings.steps, shown=shown)
+    with stopping() as stop, undisturbed(device), display:
+        session = _Session(distiller, data, settings, folder, device)
         try:
+            session.begin(seed)
             while session.ended is None:
-                batch = move(data.batch(session.step), session.device)
+                batch = move(data.batch(session.step), device)
                 session.train_step(batch)
                 display.advance(session.step)
                 if session.due(settings.log_every):
@@ -91,7 +112,7 @@ def fit(
                 if session.step in ends:
                     session.end_phase(held_out, batch)
                 if settings.evaluate_every and session.step % settings.evaluate_every == 0:
-                    session.judge(validate())
+                    session.judge(validate)
                 session.decide_end()
                 if stop.signal or session.due(settings.checkpoint_every):
                     session.save()
@@ -102,7 +123,7 @@ def fit(
                     )
         except torch.OutOfMemoryError:
             raise OutOfMemoryError(
-                f"The memory of {session.device} does not suffice for {settings.batch_size} "
+                f"The memory of {device} does not suffice for {settings.batch_size} "
                 "samples per step. Lower train.batch_size, or raise train.accumulate above "
                 f"{settings.accumulate} to work on smaller pieces."
             ) from None
@@ -121,37 +142,58 @@ class _Session:
         data: TrainLoader,
         settings: TrainSettings,
         folder: RunFolder,
-        seed: int,
+        device: torch.device,
     ) -> None:
-        self.device = resolve_device(settings.device)
         self._distiller, self._settings, self._folder = distiller, settings, folder
+        self._device = device
         self._kept_memory = settings.keep_memory and keep_freed_memory()
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        self._accelerator = _accelerator(settings, self.device, folder)
         if settings.channels_last:
             distiller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._raw = _named(OPTIMIZERS, settings.optimizer)(distiller.trainable_parameters())
+        self._schedule = _named(SCHEDULES, settings.schedule)(self._raw, settings.steps)
+        self._accelerator = _accelerator(settings, device, folder)
         if settings.compile:
             distiller.compile()
         self._module = self._accelerator.prepare_model(distiller)
-        self._raw = _named(OPTIMIZERS, settings.optimizer)(distiller.trainable_parameters())
-        self._schedule = _named(SCHEDULES, settings.schedule)(self._raw, settings.steps)
         self._optimizer = self._accelerator.prepare_optimizer(self._raw)
         # The loss is averaged over processes and micro-batches.
         pieces = settings.accumulate * self._accelerator.num_processes
         self._num_labelled = data.num_labelled / pieces
-        torch.manual_seed(rng.key(seed, "engine"))
-
-        self._at, gathered = restore(folder, distiller, self._raw, self._schedule)
-        folder.cut_metrics(self._at.step)
-        self._log = Log(folder, distiller.term_names, self.device, self._accelerator.log)
-        self._log.restore(gathered)
-        self._began = time.perf_counter() - self._at.seconds
+        self._log = Log(folder, distiller.term_names, device, self._accelerator.log)
+        self._at, self._began = Progress(), time.perf_counter()
         self.ended: str | None = None
-        if not folder.checkpoints:
+
+    def begin(self, seed: int) -> None:
+        """Begins the run, or goes on where its newest checkpoint stands."""
+        torch.default_generator.manual_seed(rng.key(seed, "engine"))
+        if self._device.type == "cuda":
+            torch.cuda.manual_seed_all(rng.key(seed, "engine"))
+        self._at, gathered = restore(self._folder, self._distiller, self._raw, self._schedule)
+        self._began -= self._at.seconds
+        self._log.restore(gathered)
+        self._folder.cut_metrics(self._at.step)
+        self._settle()
+        if not self._folder.checkpoints:
             self.save()
         self.decide_end()
-        distiller.train()
+        self._distiller.train()
+
+    def _settle(self) -> None:
+        """Sets the thread count, and compares what bits depend on with how the run began."""
+        before, wanted = self._at.setting or {}, self._settings.threads
+        threads = before.get("threads") if wanted is None else wanted
+        if threads is not None:
+            torch.set_num_threads(threads)
+        now = _setting(self._device)
+        changed = [f"{key} {old} → {now[key]}" for key, old in before.items() if old != now[key]]
+        if changed:
+            warnings.warn(
+                f"The run in {self._folder.path} goes on under other conditions "
+                f"({', '.join(changed)}), so its weights may differ in their last bits from those "
+                "of an uninterrupted run.",
+                stacklevel=3,
+            )
+        self._at = self._at._replace(setting=now)
 
     @property
     def step(self) -> int:
@@ -206,6 +248,7 @@ class _Session:
 
     def end_phase(self, held_out: EvalLoader, batch: Batch) -> None:
         """Lets methods decide, and tells the optimizer what they dropped."""
+        self._log.check()
         found = end_phase(
             self._distiller,
             len(self._at.phases),
@@ -219,8 +262,10 @@ class _Session:
         values = {name: dict(findings.values) for name, findings in found.items()}
         self._at = self._at._replace(phases=(*self._at.phases, values))
 
-    def judge(self, accuracy: float) -> None:
-        """Takes note of a validation accuracy, for early stopping."""
+    def judge(self, validate: Callable[[], float]) -> None:
+        """Takes note of the accuracy on validation, for early stopping."""
+        self._log.check()
+        accuracy = validate()
         stopping_rule = self._settings.early_stopping
         margin = stopping_rule.min_delta if stopping_rule else 0.0
         better = self._at.best is None or accuracy > self._at.best + margin
@@ -228,7 +273,7 @@ class _Session:
             best=accuracy if better else self._at.best,
             waited=0 if better else self._at.waited + 1,
         )
-        append_line(self._folder.metrics, {"step": self.step, "validation_accuracy": accuracy})
+        self._log.note(self.step, {"validation_accuracy": accuracy})
         self._distiller.train()
 
     def decide_end(self) -> None:
@@ -255,15 +300,24 @@ class _Session:
         )
 
     def close(self) -> None:
-        """Gives the module back as it came."""
-        self._accelerator.end_training()
+        """Gives the module back as it came, but trained, and in eval mode."""
+        for tracker in self._accelerator.trackers:  # `end_training` would end all processes' group
+            tracker.finish()
         self._accelerator.unwrap_model(self._module, keep_fp32_wrapper=False)
         self._distiller.eval()
 
     def trained(self) -> Trained:
         """The result."""
         assert self.ended is not None
-        return Trained(self.step, self._at.seconds, self.ended, self._at.phases, self._kept_memory)
+        assert self._at.setting is not None
+        return Trained(
+            self.step,
+            self._at.seconds,
+            self.ended,
+            self._at.phases,
+            self._at.setting["threads"],
+            self._kept_memory,
+        )
 
 
 def _micro_batches(batch: Batch, pieces: int) -> Iterator[Batch]:
@@ -276,9 +330,20 @@ def _named(index: dict[str, Callable[..., Any]], entry: dict[str, Any]) -> Calla
     return partial(index[entry["name"]], **{k: v for k, v in entry.items() if k != "name"})
 
 
+def _setting(device: torch.device) -> dict[str, Any]:
+    """What bits depend on beside the recipe."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else hardware()["processor"]
+    return {"threads": torch.get_num_threads(), "device": f"{device.type} ({name})", **versions()}
+
+
 def _accelerator(settings: TrainSettings, device: torch.device, folder: RunFolder) -> Accelerator:
-    # accelerate keeps one state per process; the runs of a comparison may differ in precision.
-    AcceleratorState._reset_state(reset_partial_state=False)
+    available = [str(tracker) for tracker in get_available_trackers()]
+    for tracker in settings.trackers:  # accelerate would leave it out, silently
+        if tracker not in available:
+            raise SettingError(
+                f"The tracker {tracker!r} is unknown to accelerate or not installed; "
+                f"{nearest(tracker, available)}. Install it, or leave it out of train.trackers."
+            )
     accelerator = Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if settings.precision == "bf16" else "no",

@@ -1,10 +1,12 @@
 """The end of a phase: what a method may look at before it decides."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import final
 
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from tutelage.data.loader import EvalLoader
@@ -75,30 +77,26 @@ class _Phase:
         return self._number
 
     def held_out(self) -> Iterator[TransferBatch]:
-        device = self._training.images.device
-        was_training = self._distiller.training
-        self._distiller.eval()
-        try:
-            for batch in self._held_out:
-                with torch.no_grad():
-                    yield _observe(self._distiller, move(batch, device))
-        finally:
-            self._distiller.train(was_training)
+        for batch in self._held_out:
+            with _mode(self._distiller, training=False), torch.no_grad():
+                seen = _observe(self._distiller, move(batch, self._training.images.device))
+            yield seen
 
     def lookahead(self, terms: Iterable[str]) -> float:
         module = self._distiller
         before = {name: value.clone() for name, value in module.state_dict().items()}
         parameters = list(module.trainable_parameters())
         try:
-            with torch.random.fork_rng():
+            with torch.random.fork_rng(devices=_cuda_devices()), _mode(module, training=True):
                 loss = module.weighted_terms(
                     self._method, tuple(terms), _observe(module, self._training), self._progress
                 )
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            with torch.no_grad():
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    if gradient is not None:
-                        parameter -= self._lr * gradient
+            if loss.requires_grad:  # not if no terms are named: no step
+                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+                with torch.no_grad():
+                    for parameter, gradient in zip(parameters, gradients, strict=True):
+                        if gradient is not None:
+                            parameter -= self._lr * gradient
             return self._supervised_loss()
         finally:
             module.load_state_dict(before)
@@ -112,6 +110,22 @@ class _Phase:
             total += float(loss)
             count += int(seen.has_label.sum())
         return total / max(count, 1)
+
+
+@contextmanager
+def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """Inside, all of the module trains or evaluates; then each part does what it did."""
+    modes = {part: part.training for part in module.modules()}
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def _cuda_devices() -> range:
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
 
 
 def _observe(distiller: Distiller, batch: Batch) -> TransferBatch:

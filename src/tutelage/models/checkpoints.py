@@ -3,6 +3,7 @@
 Read are safetensors and what `torch.load(weights_only=True)` accepts; written are safetensors.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,18 @@ def save_state(
         for name, weight in state.items()
     }
     # Other readers look for "format".
-    write_atomic(Path(path), save(plain, {"format": "pt", **(description or {})}))
+    content = save(plain, {"format": "pt", **(description or {})})
+    write_atomic(Path(path), _in_order(content))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its description sorted: safetensors writes it in random order."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _is_safetensors(path: Path) -> bool:

@@ -58,7 +58,7 @@ class Network(nn.Module):
         """The output for pixels in [0, 1]; without a spec, for images as the module takes them."""
         return self.module(self.prepare(images))
 
-    def prepare(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
+    def prepare(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
         """Resizes and normalizes, as the spec says; an RGB network gets a gray picture three times.
 
         Raises:

@@ -85,10 +85,11 @@ def _row(
     controls: Mapping[str, str] | None,
     lines: Sequence[Line],
 ) -> dict[str, Any]:
-    bad = [line for line in own.values() if not _works(line)]
     row: dict[str, Any] = {"row": name, "seeds": len(own), "chosen": _chosen(name, own, lines)}
-    if bad:
-        return row | {"failed": bad[0].get("failed") or "collapsed: no better than chance"}
+    if not own:
+        return row
+    if failed := _failed(own):
+        return row | {"failed": failed}
     accuracy, spread = mean_and_spread(_points(own))
     students = [_student(line) for line in own.values()]
     row |= {
@@ -102,8 +103,10 @@ def _row(
     if all("agreement" in student for student in students):
         row["agreement"] = 100 * _mean([student["agreement"] for student in students])
     if controls and name not in controls.values():
-        gains = [_gain(own, trials[controls[which]]) for which in ("short", "long")]
-        row |= {"over_short": gains[0], "over_long": gains[1], "verdict": verdict(gains)}
+        held = [trials[controls[which]] for which in ("short", "long")]
+        gains = [_gain(own, control) for control in held]
+        said = "no control" if any(map(_failed, held)) else verdict(gains)
+        row |= {"over_short": gains[0], "over_long": gains[1], "verdict": said}
     return row
 
 
@@ -112,7 +115,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _gain(own: Mapping[int, Line], control: Mapping[int, Line]) -> Interval | None:
-    if not all(_works(line) for line in (*own.values(), *control.values())):
+    if _failed(control):
         return None
     shared = sorted(own.keys() & control.keys())
     return paired_interval(
@@ -162,52 +165,64 @@ def _notes(
     stale: Sequence[Line],
 ) -> list[str]:
     notes = [spec["note"]] if spec["note"] else []
-    notes += [f"{name}: {row['failed']}." for name in trials if (row := _failed(trials[name]))]
+    notes += [f"{name}: {why}." for name, own in trials.items() if (why := _failed(own))]
+    notes += [f"{name}: not run yet." for name, own in trials.items() if not own]
     for name, own in trials.items():
         chosen = _chosen(name, own, lines)
         if chosen:
             notes.append(f"{name}: {chosen}; validation accuracy in %, first seed.")
-    if controls and all(
-        _works(line) for which in controls.values() for line in trials[which].values()
-    ):
-        short, long = (_mean(_points(trials[controls[which]])) for which in ("short", "long"))
-        notes.append(
-            "± is the standard deviation over seeds. A gain is shown only if the 95 % intervals of "
-            f"the paired differences over both controls ({controls['short']}, {controls['long']}) "
-            "lie above 0."
+    if controls:
+        notes += _notes_on_controls(
+            controls, [trials[controls[which]] for which in ("short", "long")]
         )
-        if long - short > UNDER_TRAINED:
-            notes.append(
-                f"Under-trained: the long control is {long - short:.1f} points above the short one."
-            )
     if stale:
         rows = sorted({line["row"] for line in stale})
         notes.append(
-            f"{len(stale)} stale trial(s) of {', '.join(rows)} are left out: they were made by "
-            "another recipe, code, version or machine."
+            f"{len(stale)} stale trial(s) of {', '.join(rows)} are left out: they come from "
+            "another recipe, code, version or machine, or are no longer asked for."
         )
     return notes
 
 
-def _failed(own: Mapping[int, Line]) -> dict[str, str] | None:
-    for line in own.values():
-        if not _works(line):
-            return {"failed": line.get("failed") or "collapsed, no better than chance"}
-    return None
+def _notes_on_controls(
+    controls: Mapping[str, str], held: Sequence[Mapping[int, Line]]
+) -> list[str]:
+    if any(not control or _failed(control) for control in held):
+        return []
+    notes = [
+        "± is the standard deviation over seeds. A gain is shown only if the 95 % intervals of "
+        f"the paired differences over both controls ({controls['short']}, {controls['long']}) "
+        "lie above 0."
+    ]
+    short, long = (_mean(_points(control)) for control in held)
+    if long - short > UNDER_TRAINED:
+        notes.append(
+            f"Under-trained: the long control is {long - short:.1f} points above the short one."
+        )
+    return notes
+
+
+def _failed(own: Mapping[int, Line]) -> str | None:
+    """In what words a row failed, if any of its trials did."""
+    bad = [line for line in own.values() if not _works(line)]
+    if not bad:
+        return None
+    why = bad[0].get("failed") or "collapsed, no better than chance"
+    return f"{len(bad)} of {len(own)} seed(s) failed: {why}"
 
 
 # How a row is shown
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
-    if "failed" in row:
-        return "fails"
+    if "accuracy" not in row:
+        return "fails" if "failed" in row else "not run"
     spread = row.get("spread")
     return f"{row['accuracy']:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
 
 
-def _number(key: str, form: str, scale: float = 1.0) -> Any:
-    return lambda row: form.format(row[key] / scale) if row.get(key) is not None else ""
+def _number(key: str, form: str, scale: float = 1) -> Any:
+    return lambda row: form.format(scale * row[key]) if row.get(key) is not None else ""
 
 
 def _interval(key: str) -> Any:
@@ -227,7 +242,7 @@ _COLUMNS: dict[str, Any] = {
     "gain": lambda row: row.get("verdict", ""),
     "agreement %": _number("agreement", "{:.1f}"),
     "parameters": _number("parameters", "{:,}"),
-    "MMACs": _number("macs", "{:.2f}", 1e6),
+    "MMACs": _number("macs", "{:.2f}", 1e-6),
     "latency ms": _number("latency_ms", "{:.2f}"),
     "wall time s": _number("seconds", "{:.0f}"),
 }

@@ -18,14 +18,15 @@ __all__ = [
 Record = Mapping[str, Any]
 
 MISSING = "–"
+GIVEN = "given as a Python object"
 _HEADER = [
     "validation",
     "test",
     "agreement",
-    "parameters",
+    "params",
     "MACs",
     "latency",
-    "trained in",
+    "training",
 ]
 
 
@@ -110,11 +111,16 @@ def listing(lines: Sequence[tuple[str, str]]) -> str:
 
 
 def run_table(records: Sequence[Record]) -> list[list[str]]:
-    """A header, then each run's students and, below them, its teacher; for `align`."""
+    """A header, then each run's students and, below them, its teacher; for `align`.
+
+    Rows bear the names of runs, if there are several.
+    """
     rows = [["", *_HEADER]]
     for record in records:
         for name, student in record["students"].items():
-            title = record["name"] if name == "student" else f"{record['name']}, {name}"
+            title = name
+            if len(records) > 1:
+                title = record["name"] if name == "student" else f"{record['name']}, {name}"
             rows.append(
                 [
                     title,
@@ -151,15 +157,17 @@ def _costs(network: Record) -> list[str]:
 def facts(record: Record) -> list[tuple[str, str]]:
     """What one needs to know to believe a run's numbers, for `listing`."""
     recipe, data, machine = record["recipe"], record["data"], record["hardware"]
+    source = recipe["data"]["source"]
     versions = record["versions"]
     teacher = record["teacher"]
     lines = [
+        ("run", record["name"]),
         ("student", _network(recipe["student"])),
         ("teacher", MISSING if teacher is None else _network(recipe["teacher"])),
         ("methods", _methods(recipe)),
         (
             "data",
-            f"{recipe['data']['source']['name']}: {data['train']:,} pictures to train on, "
+            f"{source['name'] if source else GIVEN}: {data['train']:,} pictures to train on, "
             f"{data['labelled']:,} with label; {data['validation']:,} for validation, "
             f"{data['test']:,} for test; {data['classes']} classes",
         ),
@@ -192,7 +200,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
 
 def _network(entry: Record | None) -> str:
     if entry is None:
-        return "given as a Python object"
+        return GIVEN
     if "run" in entry:
         return f"the student of {entry['run']}"
     settings = [f"{key} {value}" for key, value in entry.items() if key != "name"]

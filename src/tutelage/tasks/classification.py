@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from tutelage.errors import SettingError
 from tutelage.types import OutputKind
 
 __all__ = ["Classification"]
@@ -20,11 +21,18 @@ class Classification:
 
     Args:
         label_smoothing: share of the target that is spread over all classes, in [0, 1).
+
+    Raises:
+        SettingError: it lies outside.
     """
 
     kind: OutputKind = "logits"
 
     def __init__(self, *, label_smoothing: float = 0.0) -> None:
+        if not 0 <= label_smoothing < 1:
+            raise SettingError(
+                f"label_smoothing must lie in [0, 1), but is {label_smoothing}; 0.1 is usual."
+            )
         self.label_smoothing = label_smoothing
 
     def supervised_loss(

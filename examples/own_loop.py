@@ -1,0 +1,75 @@
+"""Distillation in a training loop of one's own, on digits of which 300 have a label.
+
+The loop of ten lines is at the end of `main`; what comes before it, one has already. Its images are
+normalized, as in most loops. The teacher wants them larger and normalized in another way, which is
+its own affair: it is a `Network`.
+"""
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import tutelage
+from tutelage.models import create
+
+
+def pixels_and_labels() -> tuple[Tensor, Tensor]:
+    """The digits: pixels in [0, 1], shape (1797, 1, 8, 8), and the numbers that they show."""
+    dots, numbers = load_digits(return_X_y=True)
+    pixels = torch.as_tensor(dots, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    return pixels, torch.as_tensor(numbers)
+
+
+def trained_teacher(pixels: Tensor, labels: Tensor) -> tutelage.Network:
+    """A large network, which normalizes by itself; trained on labels alone."""
+    spec = tutelage.InputSpec(height=12, width=12, channels=1, mean=(0.3,), std=(0.4,))
+    teacher = tutelage.Network(create("resnet14", num_classes=10, in_channels=1), spec)
+    optimizer = torch.optim.SGD(teacher.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
+    for _ in range(10):
+        for rows in torch.randperm(len(pixels)).split(50):
+            optimizer.zero_grad()
+            cross_entropy(teacher(pixels[rows]), labels[rows]).backward()
+            optimizer.step()
+    return teacher.eval()
+
+
+def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of the images that are named rightly."""
+    with torch.no_grad():
+        return (network.eval()(images).argmax(dim=1) == labels).float().mean().item()
+
+
+def main() -> None:
+    """Trains a teacher, distills it into a small network, and prints how both do on new digits."""
+    torch.manual_seed(0)
+    pixels, labels = pixels_and_labels()
+    teacher = trained_teacher(pixels[:300], labels[:300])
+    student = create("resnet8", num_classes=10, in_channels=1, width=8)
+    mean, std = [0.305], [0.376]
+    images = (pixels - mean[0]) / std[0]
+    known = labels[:1297].clone()
+    known[300:] = -1  # the other labels are not known
+    steps = 200
+
+    hints = tutelage.Schedule("linear", from_=1.0, to=0.0)
+    methods = {"kd": (tutelage.KD(temperature=4), 0.9), "hints": (tutelage.FitNetHints(), hints)}
+    pupil = tutelage.Distiller(
+        student, teacher, methods=methods, task_weight=0.1, input_normalized=(mean, std)
+    )
+    optimizer = torch.optim.SGD(pupil.trainable_parameters(), lr=0.1, momentum=0.9)
+    for step in range(steps):
+        rows = torch.randint(len(known), (50,))
+        out = pupil(images[rows], known[rows], has_label=known[rows] >= 0, progress=step / steps)
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+        if step % 50 == 0:
+            print(step, {name: round(value.item(), 3) for name, value in out.terms.items()})
+
+    print(f"teacher {accuracy(teacher, pixels[1297:], labels[1297:]):.1%}")
+    print(f"student {accuracy(student, images[1297:], labels[1297:]):.1%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,550 @@
+"""Many runs, one table: what is run, what is reused, what is chosen by what, what survives."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import distilled, recipe, train_teacher
+
+from tutelage import build as build_module
+from tutelage.comparison import Comparison, compare
+from tutelage.comparison import trials as trials_module
+from tutelage.data.loader import TrainLoader
+from tutelage.errors import NetworkError, RecipeError, RunError
+from tutelage.provenance import versions
+from tutelage.records import RunFolder
+from tutelage.runs import train
+
+Line = dict[str, Any]
+
+
+def spec(rows: dict[str, Any], **more: Any) -> dict[str, Any]:
+    base = {"schema": 1, "name": "tiny", "base": recipe(), "seeds": [0, 1], "controls": "none"}
+    return base | {"rows": rows} | more
+
+
+TWO = {"narrow": {}, "wide": {"set": {"student.width": 4}}}
+KEY = "train.optimizer.lr"
+CHOOSING = {"tuned": {"choose": {KEY: [1e-12, 0.05]}, "set": {"train.steps": 20}}}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_teacher(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
+    """Names of the runs that were trained, and whether test was within their reach."""
+    found: list[tuple[str, bool]] = []
+
+    def noting(*args: Any, **more: Any) -> Any:
+        found.append((more["name"].rpartition("-")[0], more["with_test"]))
+        return train(*args, **more)
+
+    monkeypatch.setattr(trials_module, "train", noting)
+    return found
+
+
+def lines_of(path: Path) -> list[Line]:
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    return [line for line in lines if line["kind"] != "spec"]
+
+
+def file_of(runs: Path) -> Path:
+    return runs / "tiny" / "trials.jsonl"
+
+
+def run(value: dict[str, Any], runs: Path, **more: Any) -> Comparison:
+    return compare(value, runs=runs, shown=False, **more)
+
+
+def student_of(line: Line) -> dict[str, Any]:
+    return line["record"]["students"]["student"]
+
+
+def meaning(line: Line) -> Line:
+    """What must be the same whenever a trial is run: everything but times."""
+    told = {key: line[key] for key in ("kind", "row", "seed", "settings", "identity", "parts")}
+    student = {k: v for k, v in student_of(line).items() if not k.startswith("latency")}
+    return told | {"student": student, "readings": len(line["record"]["readings"])}
+
+
+# Rows and seeds
+
+
+def test_every_row_is_run_with_every_seed(runs: Path, trained: list[Any]):
+    done = run(spec(TWO), runs, command="tutelage compare x")
+    assert trained == [
+        ("narrow-seed0", True),
+        ("narrow-seed1", True),
+        ("wide-seed0", True),
+        ("wide-seed1", True),
+    ]
+    lines = lines_of(file_of(runs))
+    assert [(line["kind"], line["row"], line["seed"]) for line in lines] == [
+        ("trial", "narrow", 0),
+        ("trial", "narrow", 1),
+        ("trial", "wide", 0),
+        ("trial", "wide", 1),
+    ]
+    for line in lines:
+        assert line["identity"] == line["record"]["identity"]
+        (reading,) = line["record"]["readings"]
+        assert reading["command"] == "tutelage compare x"
+        assert RunFolder(runs / "tiny" / line["record"]["name"]).read_record() == line["record"]
+    assert [row["row"] for row in done.table()] == ["narrow", "wide"]
+    assert "narrow" in done.text()
+
+
+def test_paired_rows_share_the_split_and_differ_by_seed(runs: Path, teacher: Path):
+    rows = {"alone": {"set": {"methods": [], "task_weight": 1.0}}, "kd": {}}
+    run(spec(rows, base=distilled(teacher)), runs)
+    lines = lines_of(file_of(runs))
+    assert len({line["record"]["content"]["train"] for line in lines}) == 1
+    assert len({student_of(line)["weights"] for line in lines}) == 4
+
+
+def test_the_file_begins_with_what_was_asked_for(runs: Path):
+    run(spec(TWO, seeds=[0]), runs)
+    first = json.loads(file_of(runs).read_text().splitlines()[0])
+    assert first["kind"] == "spec"
+    assert first["spec"]["rows"].keys() == {"narrow", "wide"}
+    assert first["spec"]["seeds"] == [0]
+
+
+def test_lines_may_lie_elsewhere(runs: Path, tmp_path: Path):
+    records = tmp_path / "benchmarks" / "x.jsonl"
+    run(spec(TWO, seeds=[0]), runs, records=records)
+    assert len(lines_of(records)) == 2
+    assert not file_of(runs).exists()
+
+
+def test_row_names_may_be_written_for_people(runs: Path):
+    done = run(spec({"KD + hints (T=4)/a": {}}, seeds=[0]), runs)
+    assert done.table()[0]["row"] == "KD + hints (T=4)/a"
+    (folder,) = (path for path in (runs / "tiny").iterdir() if path.is_dir())
+    assert folder.name.startswith("KD-hints-T-4-a-seed0-")
+
+
+# Nothing runs twice
+
+
+def test_a_finished_comparison_is_only_read(runs: Path, trained: list[Any], teacher: Path):
+    value = spec({"kd": {}}, base=distilled(teacher))
+    first = run(value, runs)
+    text = file_of(runs).read_text()
+    shutil.copy(file_of(runs), runs / "kept.jsonl")
+    shutil.rmtree(runs / "tiny")
+    trained.clear()
+    again = run(value, runs, records=runs / "kept.jsonl")
+    assert trained == []
+    assert again == first
+    assert (runs / "kept.jsonl").read_text() == text
+
+
+def test_what_is_added_later_is_all_that_runs(runs: Path, trained: list[Any]):
+    run(spec({"narrow": {}}, seeds=[0]), runs)
+    trained.clear()
+    done = run(spec(TWO, seeds=[0, 1]), runs)
+    assert [name for name, _ in trained] == ["narrow-seed1", "wide-seed0", "wide-seed1"]
+    assert [row["seeds"] for row in done.table()] == [2, 2]
+
+
+def test_a_row_may_be_renamed(runs: Path, trained: list[Any]):
+    run(spec({"narrow": {}}), runs)
+    trained.clear()
+    done = run(spec({"slim": {}}), runs)
+    assert trained == []
+    assert done.table()[0]["row"] == "slim"
+    assert done.table()[0]["seeds"] == 2
+
+
+def test_a_run_that_finished_before_its_line_was_written_is_not_run_again(
+    runs: Path, trained: list[Any]
+):
+    run(spec(CHOOSING, seeds=[0]), runs)
+    before = lines_of(file_of(runs))
+    file_of(runs).unlink()
+    trained.clear()
+    run(spec(CHOOSING, seeds=[0]), runs)
+    assert trained == []
+    assert lines_of(file_of(runs)) == before  # also what a try may know: nothing of test
+
+
+@pytest.mark.parametrize("torn", [1, 40, -1])
+def test_a_line_that_was_cut_off_is_run_again(torn: int, runs: Path, trained: list[Any]):
+    value = spec({"narrow": {}}, seeds=[0, 1, 2])
+    run(value, runs)
+    path, whole = file_of(runs), lines_of(file_of(runs))
+    text = path.read_text()
+    last = text.splitlines()[-1]
+    path.write_text(text.removesuffix(last + "\n") + last[:torn])
+    shutil.rmtree(runs / "tiny" / whole[-1]["record"]["name"])
+    trained.clear()
+    run(value, runs)
+    assert [name for name, _ in trained] == ["narrow-seed2"]
+    assert list(map(meaning, lines_of(path))) == list(map(meaning, whole))
+
+
+def test_a_line_that_only_lacks_its_end_counts(runs: Path, trained: list[Any]):
+    run(spec({"narrow": {}}, seeds=[0]), runs)
+    path = file_of(runs)
+    path.write_text(path.read_text().rstrip("\n"))
+    trained.clear()
+    run(spec({"narrow": {}}), runs)
+    assert [name for name, _ in trained] == ["narrow-seed1"]
+    assert [line["seed"] for line in lines_of(path)] == [0, 1]
+
+
+# Stale lines
+
+
+def test_a_changed_setting_makes_lines_stale(runs: Path, trained: list[Any]):
+    run(spec(TWO, seeds=[0]), runs)
+    trained.clear()
+    changed = TWO | {"wide": {"set": {"student.width": 5}}}
+    done = run(spec(changed, seeds=[0]), runs)
+    assert [name for name, _ in trained] == ["wide-seed0"]
+    assert any("1 stale trial(s) of wide are left out" in note for note in done.result.notes)
+    assert [row["seeds"] for row in done.table()] == [1, 1]
+    back = run(spec(TWO, seeds=[0]), runs)  # and the old line counts again
+    assert len(trained) == 1
+    assert any("stale" in note for note in back.result.notes)
+
+
+def test_other_code_versions_or_threads_make_lines_stale(
+    runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    value = spec({"narrow": {}}, seeds=[0], base=recipe(threads=None))
+    run(value, runs)
+    digests = [line["identity"] for line in lines_of(file_of(runs))]
+
+    def ran(value: dict[str, Any]) -> bool:
+        trained.clear()
+        run(value, runs)
+        digests.append(lines_of(file_of(runs))[-1]["identity"])
+        return bool(trained)
+
+    other_code(monkeypatch)
+    assert ran(value)
+    now = versions()
+    with monkeypatch.context() as patch:
+        patch.setattr(trials_module, "versions", lambda: now | {"torch": "0"})
+        trained.clear()
+        run(value, runs)
+        assert trained
+    torch.set_num_threads(1)
+    assert ran(value)
+    assert len(set(digests)) == len(digests)
+
+
+def other_code(patch: pytest.MonkeyPatch, name: str = "other") -> None:
+    """As if the code had been edited, without doing anything else."""
+    patch.setattr(build_module, "code_digest", lambda _: f"{name} code")
+
+
+# Choices
+
+
+def test_a_choice_is_made_on_validation_by_tries_without_test(runs: Path, trained: list[Any]):
+    done = run(spec(CHOOSING), runs)
+    lines = lines_of(file_of(runs))
+    tries = [line for line in lines if line["kind"] == "try"]
+    assert [line["settings"][KEY] for line in tries] == [1e-12, 0.05]
+    assert [line["seed"] for line in tries] == [0, 0]
+    for line in tries:
+        assert line["record"]["readings"] == []
+        assert "test_accuracy" not in json.dumps(line["record"])
+        assert line["record"]["data"]["test"] == 0
+    best = max(tries, key=lambda line: student_of(line)["validation_accuracy"])
+    own = [line for line in lines if line["kind"] == "trial"]
+    assert {line["settings"][KEY] for line in own} == {best["settings"][KEY]} == {0.05}
+    assert done.table()[0]["chosen"].startswith(f"{KEY} 0.05 of (1e-12: ")
+
+
+def test_the_chosen_try_is_not_trained_twice(runs: Path, trained: list[Any]):
+    run(spec(CHOOSING), runs)
+    assert trained == [("tuned-seed0", False), ("tuned-seed0", False), ("tuned-seed1", True)]
+    trial = next(line for line in lines_of(file_of(runs)) if line["kind"] == "trial")
+    chosen = [line for line in lines_of(file_of(runs)) if line["identity"] == trial["identity"]]
+    assert [line["kind"] for line in chosen] == ["try", "trial"]
+    assert student_of(chosen[0])["weights"] == student_of(chosen[1])["weights"]
+    (reading,) = trial["record"]["readings"]
+    assert "chosen on validation" in reading["purpose"]
+
+
+def test_a_choice_is_not_made_again(runs: Path, trained: list[Any]):
+    first = run(spec(CHOOSING), runs)
+    text = file_of(runs).read_text()
+    trained.clear()
+    assert run(spec(CHOOSING), runs) == first
+    assert trained == []
+    assert file_of(runs).read_text() == text
+
+
+def test_without_the_folder_the_chosen_try_is_trained_again(runs: Path, trained: list[Any]):
+    run(spec(CHOOSING, seeds=[0]), runs)
+    path = file_of(runs)
+    kept = [text for text in path.read_text().splitlines() if '"kind": "trial"' not in text]
+    shutil.rmtree(runs)
+    path.parent.mkdir(parents=True)
+    path.write_text("\n".join(kept) + "\n")
+    trained.clear()
+    run(spec(CHOOSING, seeds=[0]), runs)
+    assert trained == [("tuned-seed0", True)]
+
+
+def test_a_row_takes_the_choice_of_the_row_that_it_is_like(runs: Path, trained: list[Any]):
+    rows = CHOOSING | {
+        "longer": {"like": "tuned", "set": {"train.steps": 21}},
+        "own": {"like": "tuned", "set": {KEY: 0.01}},
+        "both": {"like": "tuned", "choose": {"task_weight": [0.9, 0.0]}},
+    }
+    run(spec(rows, seeds=[0]), runs)
+    lines = lines_of(file_of(runs))
+    settings = {line["row"]: line["settings"] for line in lines if line["kind"] == "trial"}
+    assert settings["longer"] == {KEY: 0.05, "train.steps": 21}
+    assert settings["own"] == {KEY: 0.01, "train.steps": 20}
+    assert settings["both"] == {KEY: 0.05, "train.steps": 20, "task_weight": 0.9}
+    tried = [line["row"] for line in lines if line["kind"] == "try"]
+    assert tried == ["tuned", "tuned", "both", "both"]
+
+
+def test_rows_that_come_to_the_same_share_their_trials(runs: Path, trained: list[Any]):
+    rows = {
+        "fixed": {"set": {"train.steps": 20}},
+        "tuned": {"like": "fixed", "choose": {"task_weight": [1.0, 1e-9]}},
+    }
+    done = run(spec(rows), runs)
+    assert trained == [
+        ("fixed-seed0", True),
+        ("fixed-seed1", True),
+        ("tuned-seed0", False),
+        ("tuned-seed0", False),
+    ]
+    fixed, tuned = done.table()
+    assert tuned["chosen"].startswith("task_weight 1.0 of (1.0: ")
+    assert tuned["accuracy"] == fixed["accuracy"]
+
+
+def test_a_value_that_fails_is_not_chosen(runs: Path):
+    rows = {"tuned": {"choose": {KEY: [1e30, 0.05]}, "set": {"train.steps": 20}}}
+    done = run(spec(rows, seeds=[0]), runs)
+    assert done.table()[0]["chosen"].startswith(f"{KEY} 0.05 of (1e+30: fails, 0.05: ")
+
+
+def test_a_choice_among_failures_is_refused(runs: Path):
+    rows = {"tuned": {"choose": {KEY: [1e30, 1e31]}}}
+    with pytest.raises(RunError, match=r"No value of train\.optimizer\.lr .*tuned learned any"):
+        run(spec(rows, seeds=[0]), runs)
+
+
+# What fails
+
+
+def test_what_is_no_number_ends_in_words(runs: Path, trained: list[Any]):
+    rows = {"wild": {"set": {KEY: 1e30}}, "narrow": {"set": {"train.steps": 20}}}
+    done = run(spec(rows), runs)
+    wild, narrow = done.table()
+    assert "supervised became infinite or NaN at step" in wild["failed"]
+    assert str(runs) not in wild["failed"]
+    assert "accuracy" not in wild
+    assert "accuracy" in narrow
+    assert any("wild: 2 of 2 seed(s) failed" in note for note in done.result.notes)
+    trained.clear()
+    assert run(spec(rows), runs) == done
+    assert trained == []
+
+
+def test_what_collapsed_ends_in_words(runs: Path):
+    done = run(spec({"short": {"set": {"train.steps": 2}}}, seeds=[0]), runs)
+    assert "collapsed" in done.table()[0]["failed"]
+    assert "fails" in done.text()
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        ({"narrow": {}, "bad": {"set": {"student.widht": 4}}}, RecipeError),
+        ({"narrow": {}, "bad": {"choose": {KEY: [0.1, "many"]}}}, RecipeError),
+        ({"narrow": {}, "bad": {"set": {"student": {"run": "nowhere"}}}}, RunError),
+        ({"narrow": {}, "bad": {"set": {"taps": [["a", "b"]], "student.mean": [1, 2]}}},
+         NetworkError),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_anything_runs(
+    rows: dict[str, Any], error: type[Exception], runs: Path, trained: list[Any]
+):
+    with pytest.raises(error):
+        run(spec(rows), runs)
+    assert trained == []
+    assert not runs.exists()
+
+
+# Kills
+
+KILLED = """
+import json, os, signal, sys
+from tutelage.comparison import compare
+from tutelage.data.loader import TrainLoader
+
+value, runs, count = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+batch = TrainLoader.batch
+
+def counting(loader, step):
+    global count
+    count -= 1
+    if count < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batch(loader, step)
+
+TrainLoader.batch = counting
+compare(value, runs=runs, shown=False)
+"""
+
+
+def killed(value: dict[str, Any], runs: Path, after: int) -> int:
+    """Runs a comparison in a process of its own that is killed after so many steps."""
+    words = [sys.executable, "-c", KILLED, json.dumps(value), str(runs), str(after)]
+    return subprocess.run(words, check=False).returncode
+
+
+@pytest.mark.parametrize("after", [0, 7])
+def test_a_killed_comparison_goes_on(after: int, runs: Path, tmp_path: Path):
+    value = spec(TWO, base=recipe(steps=4, checkpoint_every=2))
+    assert killed(value, runs, after) == -signal.SIGKILL
+    finished = len(lines_of(file_of(runs)))
+    assert finished == after // 4
+    run(value, runs)
+    run(value, tmp_path / "whole")
+    ours, whole = lines_of(file_of(runs)), lines_of(file_of(tmp_path / "whole"))
+    assert list(map(meaning, ours)) == list(map(meaning, whole))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [3, 25, 43, 58, 66])
+def test_a_comparison_that_chooses_goes_on_after_any_kill(after: int, runs: Path, tmp_path: Path):
+    value = spec(CHOOSING | {"longer": {"like": "tuned", "set": {"train.steps": 6}}})
+    value["base"] = recipe(checkpoint_every=5)
+    assert killed(value, runs, after) == -signal.SIGKILL
+    run(value, runs)
+    run(value, tmp_path / "whole")
+    ours, whole = lines_of(file_of(runs)), lines_of(file_of(tmp_path / "whole"))
+    assert list(map(meaning, ours)) == list(map(meaning, whole))
+
+
+# Re-stamping
+
+
+def test_lines_are_restamped_if_one_trial_ends_in_the_same_bits(
+    runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    value = spec(TWO)
+    first = run(value, runs)
+    before = lines_of(file_of(runs))
+    other_code(monkeypatch)
+    trained.clear()
+    done = run(value, runs, restamp=True)
+    assert trained == [("narrow-seed0", False), ("wide-seed0", False)]  # and test is not read
+    after = lines_of(file_of(runs))
+    assert done == first
+    assert [line["record"] for line in after] == [line["record"] for line in before]
+    for old, new in zip(before, after, strict=True):
+        assert new["identity"] != old["identity"]
+        assert new["parts"] == old["parts"] | {"code": "other code"}
+        (stamp,) = new["restamped"]
+        assert stamp["code"] == old["parts"]["code"]
+        assert stamp.keys() == {"code", "time", "commit"}
+    trained.clear()
+    assert run(value, runs) == first
+    assert run(value, runs, restamp=True) == first
+    assert trained == []
+    assert lines_of(file_of(runs)) == after
+
+
+def test_a_second_change_is_stamped_over_the_first(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    value = spec({"narrow": {}}, seeds=[0])
+    run(value, runs)
+    for name in ("second", "third"):
+        other_code(monkeypatch, name)
+        run(value, runs, restamp=True)
+    (line,) = lines_of(file_of(runs))
+    assert line["parts"]["code"] == "third code"
+    assert [stamp["code"] for stamp in line["restamped"]][1:] == ["second code"]
+
+
+def test_code_that_gives_other_bits_is_not_stamped(
+    runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    value = spec(TWO)
+    run(value, runs)
+    text = file_of(runs).read_text()
+    other_code(monkeypatch)
+    monkeypatch.setattr(TrainLoader, "batch", one_later(TrainLoader.batch))
+    with pytest.raises(RunError, match=r"narrow cannot be re-stamped.*seed 0 .*other weights"):
+        run(value, runs, restamp=True)
+    assert file_of(runs).read_text() == text
+    trained.clear()
+    done = run(value, runs)  # run anew; the proof's run is used
+    assert [name for name, _ in trained] == ["narrow-seed1", "wide-seed0", "wide-seed1"]
+    assert any("4 stale trial(s) of narrow, wide" in note for note in done.result.notes)
+
+
+def one_later(batch: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda loader, step: batch(loader, step + 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"base": recipe(steps=4)},
+        {"rows": {"narrow": {"set": {"student.width": 3}}}},
+    ],
+)
+def test_only_lines_that_differ_in_code_alone_are_stamped(
+    change: dict[str, Any], runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    value = spec({"narrow": {}}, seeds=[0])
+    run(value, runs)
+    other_code(monkeypatch)
+    trained.clear()
+    run(value | change, runs, restamp=True)
+    old, new = lines_of(file_of(runs))
+    assert trained == [("narrow-seed0", True)]
+    assert "restamped" not in old
+    assert new["parts"]["code"] == "other code"
+
+
+def test_choices_are_stamped_with_their_row(
+    runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    first = run(spec(CHOOSING), runs)
+    other_code(monkeypatch)
+    trained.clear()
+    assert run(spec(CHOOSING), runs, restamp=True) == first
+    assert trained == [("tuned-seed0", False)]
+    assert all(line["restamped"] for line in lines_of(file_of(runs)))
+
+
+def test_a_trial_that_failed_is_proven_by_failing_alike(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    value = spec({"wild": {"set": {KEY: 1e30}}}, seeds=[0])
+    first = run(value, runs)
+    other_code(monkeypatch)
+    assert run(value, runs, restamp=True) == first
+    (line,) = lines_of(file_of(runs))
+    assert line["restamped"]

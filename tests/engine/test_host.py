@@ -1,0 +1,82 @@
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+
+from tutelage.engine.host import keep_freed_memory, stopping, undisturbed
+
+CPU = torch.device("cpu")
+
+
+def test_keeping_memory_says_whether_it_did_and_harms_nothing():
+    first, second = keep_freed_memory(), keep_freed_memory()
+    assert type(first) is bool
+    assert first == second
+    for _ in range(3):
+        assert torch.ones(2_000_000).sum().item() == 2_000_000
+
+
+def test_without_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
+    assert keep_freed_memory() is False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_second_obeyed(number: signal.Signals):
+    obeyed: list[int] = []
+    before = signal.signal(number, lambda *arguments: obeyed.append(arguments[0]))
+    try:
+        with stopping() as stop:
+            assert stop.signal is None
+            os.kill(os.getpid(), number)
+            assert (stop.signal, obeyed) == (number, [])
+            os.kill(os.getpid(), number)
+            assert obeyed == [number]
+        os.kill(os.getpid(), number)
+        assert obeyed == [number, number]
+    finally:
+        signal.signal(number, before)
+
+
+def test_handlers_come_back_after_an_error():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyError), stopping():
+        raise KeyError
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_have_no_signals_and_need_none():
+    seen: list[object] = []
+
+    def run() -> None:
+        with stopping() as stop:
+            seen.append(stop.signal)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [None]
+
+
+def test_what_is_disturbed_comes_back():
+    kinds = (PartialState, AcceleratorState, GradientState)
+    before = [dict(kind._shared_state) for kind in kinds]
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+
+    def disturb() -> None:
+        torch.set_num_threads(1)
+        torch.manual_seed(9)
+        PartialState(cpu=True)
+        assert PartialState._shared_state
+        raise KeyError
+
+    with pytest.raises(KeyError), undisturbed(CPU):
+        disturb()
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.rand(4), expected)
+    assert [dict(kind._shared_state) for kind in kinds] == before

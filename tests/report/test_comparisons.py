@@ -1,0 +1,283 @@
+"""The table of a comparison, worked out by hand from lines."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tutelage.report.comparisons import Table, make_table
+
+Line = dict[str, Any]
+CONTROLS = {"short": "short", "long": "long"}
+ACCURACIES = {
+    "short": [0.640, 0.650, 0.660],
+    "long": [0.645, 0.655, 0.665],
+    "kd": [0.700, 0.712, 0.718],
+}
+
+
+def trial(row: str, seed: int, accuracy: float, **more: Any) -> Line:
+    student = {
+        "validation_accuracy": accuracy + 0.01,
+        "test_accuracy": accuracy,
+        "parameters": 4934,
+        "macs": 1_234_567,
+        "latency_ms": 0.5 + seed,
+    }
+    record = {
+        "students": {"student": student | more.pop("student", {})},
+        "teacher": None,
+        "collapsed": False,
+        "seconds": 10.0 * (seed + 1),
+    }
+    line = {"kind": "trial", "row": row, "seed": seed, "settings": {}, "identity": f"{row}{seed}"}
+    return line | {"record": record | more.pop("record", {})} | more
+
+
+def lines(**accuracies: list[float]) -> list[Line]:
+    return [
+        trial(row, seed, accuracy)
+        for row, values in accuracies.items()
+        for seed, accuracy in enumerate(values)
+    ]
+
+
+def spec(*rows: str, controls: Any = "none", note: str = "") -> dict[str, Any]:
+    return {"rows": {row: {} for row in rows}, "controls": controls, "note": note}
+
+
+def table(**accuracies: list[float]) -> Table:
+    return make_table(spec(*accuracies, controls=CONTROLS), lines(**accuracies))
+
+
+def row_of(made: Table, name: str) -> dict[str, Any]:
+    (row,) = [row for row in made.rows if row["row"] == name]
+    return row
+
+
+def shown(made: Table, name: str) -> dict[str, str]:
+    """A row's cells by heading."""
+    head, *rows = made.cells()
+    (row,) = [row for row in rows if row[0] == name]
+    return dict(zip(head, row, strict=True))
+
+
+# Means, spreads, gains
+
+
+def test_means_and_spreads_by_hand():
+    row = row_of(table(**ACCURACIES), "kd")
+    assert row["accuracy"] == pytest.approx(71.0)
+    # deviations −1.0, 0.2, 0.8: √((1 + 0.04 + 0.64) / 2)
+    assert row["spread"] == pytest.approx(0.9165, abs=1e-4)
+    assert (row["seeds"], row["parameters"], row["macs"]) == (3, 4934, 1_234_567)
+    assert row["latency_ms"] == pytest.approx(1.5)
+    assert row["seconds"] == pytest.approx(20.0)
+
+
+def test_cells_are_written_for_people():
+    cells = shown(table(**ACCURACIES), "kd")
+    assert cells["test accuracy %"] == "71.0 ± 0.9"
+    assert cells["parameters"] == "4,934"
+    assert cells["MMACs"] == "1.23"
+    assert cells["latency ms"] == "1.50"
+    assert cells["wall time s"] == "20"
+    assert cells["agreement %"] == ""
+
+
+def test_gains_are_paired_by_seed():
+    row = row_of(table(**ACCURACIES), "kd")
+    # kd − short: 6.0, 6.2, 5.8: mean 6.0, deviation 0.2, half-width 4.3027 · 0.2 / √3 = 0.4968
+    mean, low, high = row["over_short"]
+    assert (mean, low, high) == pytest.approx((6.0, 5.5032, 6.4968), abs=1e-3)
+    assert row["over_long"][0] == pytest.approx(5.5)
+    assert row["verdict"] == "shown"
+    cells = shown(table(**ACCURACIES), "kd")
+    assert cells["over short"] == "+6.0 (+5.5 … +6.5)"
+    assert cells["over long"] == "+5.5 (+5.0 … +6.0)"
+
+
+def test_the_order_of_lines_does_not_matter():
+    made = table(**ACCURACIES)
+    mixed = make_table(spec(*ACCURACIES, controls=CONTROLS), lines(**ACCURACIES)[::-1])
+    assert mixed == made
+
+
+def test_seeds_that_both_have_are_paired():
+    have = lines(**ACCURACIES)
+    have = [line for line in have if (line["row"], line["seed"]) != ("long", 2)]
+    row = row_of(make_table(spec(*ACCURACIES, controls=CONTROLS), have), "kd")
+    assert row["over_short"] is not None
+    assert row["over_long"] is None
+    assert row["verdict"] == "too few seeds"
+
+
+@pytest.mark.parametrize(
+    ("kd", "words"),
+    [
+        ([0.700, 0.712, 0.718], "shown"),
+        ([0.646, 0.658, 0.667], "not shown"),  # 0.7 ± 0.25 over short, 0.2 ± 0.25 over long
+        ([0.500, 0.520, 0.510], "contradicted"),
+    ],
+)
+def test_a_gain_counts_over_both_controls(kd: list[float], words: str):
+    assert row_of(table(**ACCURACIES | {"kd": kd}), "kd")["verdict"] == words
+
+
+def test_controls_are_held_against_nothing():
+    for name in ("short", "long"):
+        assert "verdict" not in row_of(table(**ACCURACIES), name)
+        assert shown(table(**ACCURACIES), name)["gain"] == ""
+
+
+def test_one_seed_has_neither_spread_nor_verdict():
+    made = table(short=[0.6], long=[0.61], kd=[0.7])
+    assert shown(made, "kd")["test accuracy %"] == "70.0"
+    assert shown(made, "kd")["gain"] == "too few seeds"
+    assert shown(made, "kd")["over short"] == ""
+
+
+def test_without_controls_there_are_no_gains():
+    made = make_table(spec("a", "b"), lines(a=[0.5, 0.6], b=[0.7, 0.8]))
+    assert "verdict" not in row_of(made, "a")
+    assert made.notes == []
+
+
+def test_agreement_is_shown_where_all_have_it():
+    have = [trial("kd", seed, 0.7, student={"agreement": 0.8 + seed / 100}) for seed in (0, 1)]
+    assert shown(make_table(spec("kd"), have), "kd")["agreement %"] == "80.5"
+
+
+def test_the_teacher_has_a_row_of_its_own():
+    entry = {"test_accuracy": 0.944, "parameters": 855_770, "macs": 125_485_706, "latency_ms": 3.0}
+    have = [trial("kd", 0, 0.7, record={"teacher": entry})]
+    made = make_table(spec("kd"), have)
+    assert [row["row"] for row in made.rows] == ["teacher", "kd"]
+    cells = shown(made, "teacher")
+    assert (cells["test accuracy %"], cells["parameters"]) == ("94.4", "855,770")
+    assert (cells["MMACs"], cells["seeds"], cells["wall time s"]) == ("125.49", "", "")
+
+
+# What must be read with the rows
+
+
+def test_the_note_of_the_specification_comes_first():
+    made = make_table(spec("a", note="Read this."), lines(a=[0.5]))
+    assert made.notes[0] == "Read this."
+
+
+@pytest.mark.parametrize(("long", "told"), [(0.655, False), (0.659, False), (0.662, True)])
+def test_under_training_is_told_beyond_one_point(long: float, told: bool):
+    made = table(short=[0.64, 0.65, 0.66], long=[long - 0.01, long, long + 0.01], kd=[0.7] * 3)
+    assert any(note.startswith("Under-trained") for note in made.notes) == told
+    if told:
+        assert "1.2 points" in made.notes[-1]
+
+
+def test_stale_lines_are_named_and_in_no_mean():
+    stale = lines(kd=[0.99, 0.99])
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), lines(**ACCURACIES), stale)
+    assert made.rows == table(**ACCURACIES).rows
+    assert "2 stale trial(s) of kd are left out" in made.notes[-1]
+
+
+def test_what_was_chosen_is_told_with_all_that_was_tried():
+    key = "methods.kd.weight"
+    tries = []
+    for weight, accuracy in ((0.3, 0.601), (3.0, 0.652)):
+        tries.append(trial("kd", 0, accuracy, kind="try", settings={key: weight}))
+    tries.append(trial("kd", 0, 0, kind="try", settings={key: 30.0}, failed="kl became NaN"))
+    have = [trial("kd", seed, 0.7, settings={key: 3.0}) for seed in (0, 1)]
+    made = make_table(spec("kd"), [*tries, *have])
+    expected = f"{key} 3.0 of (0.3: 61.1, 3.0: 66.2, 30.0: fails)"
+    assert row_of(made, "kd")["chosen"] == expected
+    assert any(expected in note and "validation" in note for note in made.notes)
+    assert row_of(made, "kd")["accuracy"] == pytest.approx(70.0)  # tries enter no mean
+
+
+# Rows that failed
+
+
+def broken(row: str, seed: int) -> Line:
+    line = trial(row, seed, 0.0, failed="fitnet_hints.mse became infinite or NaN at step 7")
+    return line | {"record": {"commit": None, "recipe": {}}}
+
+
+def collapsed(row: str, seed: int) -> Line:
+    return trial(row, seed, 0.1, record={"collapsed": True})
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [(broken, "fitnet_hints.mse became infinite or NaN at step 7"), (collapsed, "collapsed")],
+)
+def test_a_row_that_failed_ends_in_words_not_in_numbers(bad: Any, words: str):
+    have = [*lines(**ACCURACIES)[:6], trial("kd", 0, 0.7), bad("kd", 1), trial("kd", 2, 0.7)]
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), have)
+    row = row_of(made, "kd")
+    assert "accuracy" not in row
+    assert "1 of 3 seed(s) failed" in row["failed"]
+    assert words in row["failed"]
+    cells = shown(made, "kd")
+    assert cells["test accuracy %"] == "fails"
+    assert all(cells[key] == "" for key in ("over short", "gain", "wall time s", "parameters"))
+    assert any(note.startswith("kd: ") and words in note for note in made.notes)
+
+
+@pytest.mark.parametrize("control", ["short", "long"])
+def test_a_failed_control_proves_nothing(control: str):
+    have = [line for line in lines(**ACCURACIES) if line["row"] != control]
+    have += [collapsed(control, seed) for seed in range(3)]
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), have)
+    assert row_of(made, "kd")["verdict"] == "no control"
+    assert row_of(made, "kd")["accuracy"] == pytest.approx(71.0)
+    assert not any("Under-trained" in note for note in made.notes)
+
+
+def test_rows_that_were_not_run_yet_are_named():
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), lines(short=[0.6], kd=[0.7]))
+    assert shown(made, "long")["test accuracy %"] == "not run"
+    assert "long: not run yet." in made.notes
+    assert row_of(made, "kd")["verdict"] == "too few seeds"
+    assert make_table(spec("a", controls="none"), []).rows[0]["seeds"] == 0
+
+
+# How it is shown
+
+
+def test_text_has_aligned_columns():
+    head, *body = table(**ACCURACIES).text().split("\n\n")[0].splitlines()
+    place = head.index("test accuracy")
+    assert [line[place : place + 4] for line in body] == ["65.0", "65.5", "71.0"]
+    assert not any(line != line.rstrip() for line in (head, *body))
+
+
+def test_markdown_has_one_line_per_row():
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS, note="Note."), lines(**ACCURACIES))
+    head, rule, *rest = made.markdown().splitlines()
+    assert head.startswith("| row | test accuracy % |")
+    assert set(rule) == {"|", "-"}
+    assert {line.count("|") for line in (head, rule, *rest[:3])} == {head.count("|")}
+    assert rest[2].startswith("| kd | 71.0 ± 0.9 | 3 | +6.0")
+    assert rest[3] == ""
+    assert rest[4].rstrip() == "Note."
+
+
+def test_rows_are_json_values():
+    made = table(**ACCURACIES)
+    assert json.loads(json.dumps(made.rows, allow_nan=False))[2]["verdict"] == "shown"
+
+
+def test_a_table_is_made_without_torch():
+    code = f"""
+import json, sys
+from tutelage.report.comparisons import make_table
+made = make_table(*json.loads({json.dumps([spec("kd"), lines(kd=[0.6, 0.8])])!r}))
+assert "torch" not in sys.modules
+print(made.cells()[1][:3])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "['kd', '70.0 ± 14.1', '2']"

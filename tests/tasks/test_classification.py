@@ -1,0 +1,97 @@
+"""Classification: cross-entropy by hand, placeholders that do not count, mixed targets."""
+
+from math import exp, log
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tutelage.tasks import Classification, Task
+
+TASK = Classification()
+
+# Probabilities 3/4 and 1/4.
+LOGITS = torch.tensor([[log(3), 0.0], [log(3), 0.0], [0.0, log(3)]])
+ALL = torch.ones(3, dtype=torch.bool)
+
+
+def loss(targets: torch.Tensor, has_label: torch.Tensor = ALL, num: float = 3.0, **settings: float):
+    task = Classification(**settings)
+    return task.supervised_loss(LOGITS, targets, has_label, num).item()
+
+
+def test_it_is_a_task():
+    assert isinstance(TASK, Task)
+    assert TASK.kind == "logits"
+
+
+def test_the_loss_is_the_sum_over_labelled_samples_by_the_guaranteed_number():
+    right, wrong = log(4 / 3), log(4)
+    assert loss(torch.tensor([0, 1, 1])) == pytest.approx((2 * right + wrong) / 3)
+    some = torch.tensor([True, False, True])
+    assert loss(torch.tensor([0, 1, 0]), some, 2) == pytest.approx((right + wrong) / 2)
+    assert loss(torch.tensor([0, 1, 0]), some, 8) == pytest.approx((right + wrong) / 8)
+
+
+@pytest.mark.parametrize("placeholder", [0, -1, -100])
+def test_what_stands_where_no_label_is_does_not_matter(placeholder: int):
+    some = torch.tensor([True, False, True])
+    targets = torch.tensor([0, placeholder, 0])
+    assert loss(targets, some, 2) == loss(torch.tensor([0, 1, 0]), some, 2)
+    assert loss(torch.full((3,), placeholder), ~ALL) == 0
+
+
+def test_an_unlabelled_sample_gets_no_gradient():
+    logits = LOGITS.clone().requires_grad_()
+    some = torch.tensor([True, False, True])
+    TASK.supervised_loss(logits, torch.tensor([0, -1, 0]), some, 2.0).backward()
+    assert logits.grad is not None
+    assert logits.grad[1].tolist() == [0, 0]
+    # softmax minus one-hot, divided by 2
+    assert logits.grad[0].tolist() == pytest.approx([-0.125, 0.125])
+
+
+def test_shares_are_targets_too():
+    shares = torch.tensor([[0.25, 0.75]] * 3)
+    expected = 0.25 * log(4 / 3) + 0.75 * log(4)
+    assert loss(shares, torch.tensor([True, False, False]), 1) == pytest.approx(expected)
+
+
+def test_smoothing_spreads_its_share_over_all_classes():
+    expected = 0.9 * log(4 / 3) + 0.1 * (log(4 / 3) + log(4)) / 2
+    one = torch.tensor([True, False, False])
+    assert loss(torch.tensor([0, 0, 0]), one, 1, label_smoothing=0.1) == pytest.approx(expected)
+
+
+def test_it_counts_what_the_largest_logit_names_rightly():
+    some = torch.tensor([True, False, True])
+    assert TASK.num_correct(LOGITS, torch.tensor([0, 0, 1]), ALL) == 3
+    assert TASK.num_correct(LOGITS, torch.tensor([0, 0, 1]), some) == 2
+    assert TASK.num_correct(LOGITS, torch.tensor([1, 0, 1]), some) == 1
+    assert TASK.num_correct(LOGITS, torch.tensor([[0.6, 0.4]] * 3), ALL) == 2
+    assert TASK.decode(LOGITS).tolist() == [0, 0, 1]
+
+
+def test_mixed_targets_are_shares_of_both():
+    first, second = torch.tensor([0, 1]), torch.tensor([2, 1])
+    mixed = TASK.mix_targets(first, second, torch.tensor([0.75, 0.5]), 3)
+    assert mixed.tolist() == [[0.75, 0, 0.25], [0, 1, 0]]
+    again = TASK.mix_targets(mixed, first, torch.tensor([0.5, 1.0]), 3)
+    assert again.tolist() == [[0.875, 0, 0.125], [0, 1, 0]]
+
+
+@given(st.floats(0, 1, width=32), st.integers(0, 3), st.integers(0, 3))
+def test_mixing_keeps_the_sum_and_the_loss_linear(share: float, first: int, second: int):
+    a, b, part = torch.tensor([first]), torch.tensor([second]), torch.tensor([share])
+    mixed = TASK.mix_targets(a, b, part, 4)
+    assert mixed.sum().item() == pytest.approx(1)
+    logits, one = torch.tensor([[0.3, -1.0, 2.0, 0.5]]), ALL[:1]
+    got, of_a, of_b = (TASK.supervised_loss(logits, t, one, 1.0).item() for t in (mixed, a, b))
+    assert got == pytest.approx(share * of_a + (1 - share) * of_b, rel=1e-5)
+
+
+def test_example_targets_can_be_scored():
+    targets = TASK.example_targets(3)
+    assert targets.tolist() == [0, 0, 0]
+    assert exp(-loss(targets[:3], torch.tensor([True, False, False]), 1)) == pytest.approx(0.75)
