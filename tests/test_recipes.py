@@ -125,6 +125,13 @@ def test_short_forms_mean_the_long_ones(short: Any, long: Any):
     assert validate(recipe() | short, "x") == validate(recipe() | long, "x")
 
 
+def test_methods_come_by_name_in_whatever_order_they_are_written():
+    names = ["kd", "fitnet_hints", "attention_transfer"]
+    for order in (names, names[::-1]):
+        value = recipe(methods={name: {"weight": 1.0} for name in order})
+        assert list(validate(value, "x").methods) == sorted(names)
+
+
 # Overrides
 
 
@@ -191,6 +198,11 @@ def test_what_is_no_override_is_refused(text: str, tmp_path: Path):
         ({"methods": {"kd": {"weight": {"kind": "step"}}}}, ["kind", "constant", "step"]),
         ({"methods": {"kd": {"weight": {"kind": "linear", "form": 1}}}}, ["'form'", "from?"]),
         ({"methods": {"kd": {"weight": float("nan")}}}, ["weight must be a finite number"]),
+        ({"methods": {"kd": {"weight": {"kl": {"a": 1}}}}}, ["weight of kd, kl must be a number"]),
+        ({"methods": {"kd": {"weight": {"kl": None}}}}, ["weight of kd, kl must be a number"]),
+        ({"task_weight": {"a": 1}}, ["task_weight", "number or a schedule", "{'a': 1}"]),
+        ({"student": ":resnet8"}, ["student", "FILE:NAME", "':resnet8'"]),
+        ({"teacher": "x:"}, ["teacher", "FILE:NAME", "'x:'"]),
         ({"task": {"smoothing": 0.1}}, ["'smoothing'", "label_smoothing"]),
         ({"task": 3}, ["task must be a mapping"]),
         ({"taps": ["layer1"]}, ["list of pairs"]),

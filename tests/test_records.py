@@ -204,11 +204,35 @@ def test_a_folder_in_use_is_not_taken(tmp_path: Path):
     taken.mkdir()
     (taken / "notes.txt").write_text("mine")
     file.write_text("mine")
-    RunFolder(empty).create()
-    RunFolder(tmp_path / "a" / "new").create()
-    for path in (taken, file):
+    for path in (empty, tmp_path / "a" / "new"):
+        run = RunFolder(path)
+        run.require_free()
+        run.create("schema: 1\n", ORIGIN)
+        assert {file.name for file in path.iterdir()} == {"recipe.yaml", "origin.json"}
+        assert run.recipe.read_text() == "schema: 1\n"
+        assert run.read_origin() == ORIGIN
+    for path in (taken, file, empty):
+        run = RunFolder(path)
         with pytest.raises(RunError, match="exists already, and a run is never overwritten"):
-            RunFolder(path).create()
+            run.require_free()
+        with pytest.raises(RunError, match="exists already, and a run is never overwritten"):
+            run.create("schema: 1\n", ORIGIN)
+    assert (taken / "notes.txt").read_text() == file.read_text() == "mine"
+    assert not hidden(tmp_path)
+
+
+ORIGIN = {"began": "2026-01-01", "content": {"train": "00"}, "codes": ["11"]}
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "{}", "3", '{"began": 1}'])
+def test_a_run_that_cannot_say_what_it_was_begun_with_is_refused(
+    content: str | None, tmp_path: Path
+):
+    run = RunFolder(tmp_path)
+    if content is not None:
+        run.origin.write_text(content)
+    with pytest.raises(RunError, match=r"origin\.json is absent or damaged.*--name"):
+        run.read_origin()
 
 
 def test_lines_after_a_step_are_cut(tmp_path: Path):

@@ -1,6 +1,7 @@
 """One recipe, one run folder: what it says, what it may look at, and what it refuses."""
 
 import json
+import signal
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ from tiny import RECIPE, distilled, recipe, train_teacher
 from torch import nn
 
 import tutelage
+from tutelage import identity
 from tutelage import runs as module
-from tutelage.build import build, weights_of
+from tutelage.build import Built, build
 from tutelage.data.digits import digits
 from tutelage.data.loader import TrainLoader
+from tutelage.distiller import Distiller
 from tutelage.errors import (
     DataError,
     Interrupted,
@@ -25,13 +28,15 @@ from tutelage.errors import (
     OutOfMemoryError,
     RecipeError,
     RunError,
+    SettingError,
     TeacherError,
     TutelageError,
 )
 from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.identity import weights_of
 from tutelage.models.network import Network
 from tutelage.provenance import git_commit, versions
-from tutelage.recipes import plain, read_recipe, validate
+from tutelage.recipes import Recipe, plain, read_recipe, validate
 from tutelage.records import RunFolder
 from tutelage.runs import Run, check, evaluate, read_test, train
 
@@ -76,6 +81,7 @@ def same_weights(one: Path, other: Path) -> bool:
 def test_a_run_leaves_all_that_it_should(run: Run):
     assert {path.name for path in run.folder.iterdir()} == {
         "recipe.yaml",
+        "origin.json",
         "record.json",
         "metrics.jsonl",
         "student.safetensors",
@@ -103,7 +109,7 @@ def test_the_record_says_what_was_run_and_on_what(run: Run, teacher: Path):
         "test": 500,
         "classes": 10,
     }
-    assert record["content"].keys() == {"train", "test", "teacher"}
+    assert record["content"].keys() == {"train", "test", "source", "teacher"}
     for key in ("identity", "code"):
         assert len(record[key]) == 16
 
@@ -187,6 +193,73 @@ def test_a_resumed_run_ends_in_the_same_bits(runs: Path, monkeypatch: pytest.Mon
     assert same_weights(whole.folder, runs / "cut")
 
 
+def cut(runs: Path, patch: pytest.MonkeyPatch, **more: Any) -> None:
+    """A run named "cut" of which the plug is pulled after its first checkpoint."""
+    with patch.context() as inside:
+        stop_at(2, inside)
+        with pytest.raises(RuntimeError, match="pulled"):
+            train(recipe(threads=None, checkpoint_every=1), name="cut", runs=runs, **more)
+
+
+def resume(runs: Path, **more: Any) -> dict[str, Any]:
+    value = recipe(threads=None, checkpoint_every=1)
+    return train(value, name="cut", runs=runs, resume=True, shown=False, **more).record
+
+
+@pytest.mark.filterwarnings("ignore:.*goes on under other conditions")
+def test_a_resumed_run_records_its_first_beginning_and_the_threads_it_was_trained_with(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    torch.set_num_threads(1)
+    cut(runs, monkeypatch, shown=False)
+    folder = RunFolder(runs / "cut")
+    origin = folder.read_origin()
+    folder.origin.write_text(json.dumps(origin | {"began": "2020-02-02T02:02:02+00:00"}))
+    torch.set_num_threads(2)
+    record = resume(runs)
+    assert record["began"] == "2020-02-02T02:02:02+00:00"
+    assert record["hardware"]["threads"] == 1
+    torch.set_num_threads(1)
+    whole = train(recipe(threads=None, checkpoint_every=1), name="whole", runs=runs, shown=False)
+    assert record["identity"] == whole.record["identity"]
+    assert same_weights(whole.folder, runs / "cut")
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        ("train", "training pictures"),
+        ("test", "test pictures"),
+        ("source", "classes, or mean and standard deviation"),
+    ],
+)
+def test_a_run_is_not_resumed_on_other_content(
+    part: str, words: str, runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    source = digits()
+    cut(runs, monkeypatch, shown=False, data=source)
+    before = files(runs)
+    changed: Any = tuple(f"class {name}" for name in source.classes)
+    if part != "source":
+        pictures = getattr(source, part)
+        changed = replace(pictures, images=pictures.images.flip(0))
+    name = "classes" if part == "source" else part
+    with pytest.raises(DataError, match=f"this has changed: {words}.*--name"):
+        resume(runs, data=replace(source, **{name: changed}))
+    assert files(runs) == before
+    resume(runs, data=source)
+
+
+def test_a_run_that_goes_on_with_other_code_says_so(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    cut(runs, monkeypatch, shown=False)
+    first = RunFolder(runs / "cut").read_origin()["codes"]
+    monkeypatch.setattr(identity, "code_digest", lambda _: "other")
+    with pytest.warns(UserWarning, match="The code has changed since the run in .*cut was begun"):
+        record = resume(runs)
+    assert record["code"] == f"{first[0]}+other"
+    assert RunFolder(runs / "cut").read_origin()["codes"] == [*first, "other"]
+
+
 def stop_at(step: int, patch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
     """The plug is pulled before a step, or something else goes wrong."""
     batch = TrainLoader.batch
@@ -215,6 +288,39 @@ def test_a_run_folder_is_never_overwritten(run: Run, teacher: Path):
             shown=False,
         )
     assert files(run.folder) == before
+
+
+def test_a_folder_that_somebody_else_has_begun_meanwhile_is_left_alone(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def meanwhile(recipe: Recipe, **more: Any) -> Built:
+        monkeypatch.undo()
+        train(plain(recipe) | {"seed": 1}, name="x", runs=runs, shown=False)
+        return build(recipe, **more)
+
+    monkeypatch.setattr(module, "build", meanwhile)
+    with pytest.raises(RunError, match="never overwritten"):
+        train(recipe(), name="x", runs=runs, shown=False)
+    assert RunFolder(runs / "x").read_record()["recipe"]["seed"] == 1
+
+
+def test_a_signal_during_the_last_step_ends_the_finished_run_as_interrupted(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    take = TrainLoader.batch
+
+    def stopped(loader: TrainLoader, step: int) -> Any:
+        if step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return take(loader, step)
+
+    monkeypatch.setattr(TrainLoader, "batch", stopped)
+    with pytest.raises(Interrupted, match="is finished") as stop:
+        train(recipe(), name="x", runs=runs, shown=False)
+    assert (stop.value.signal, stop.value.finished) == (signal.SIGTERM, True)
+    record = RunFolder(runs / "x").read_record()
+    assert record["steps"] == 3
+    assert record["readings"]
 
 
 @pytest.mark.parametrize(
@@ -297,10 +403,14 @@ def test_bad_input_leaves_nothing(change: dict[str, Any], teacher: Path, runs: P
 
 @pytest.mark.parametrize(
     ("error", "stays"),
-    [(OutOfMemoryError("none left."), False), (Interrupted("stopped.", 2), True)],
+    [
+        (OutOfMemoryError("none left."), False),
+        (RuntimeError("a mistake of ours"), False),
+        (Interrupted("stopped.", 2), True),
+    ],
 )
 def test_a_run_that_could_not_begin_leaves_nothing_but_an_interrupted_one_stays(
-    error: TutelageError, stays: bool, runs: Path, monkeypatch: pytest.MonkeyPatch
+    error: Exception, stays: bool, runs: Path, monkeypatch: pytest.MonkeyPatch
 ):
     stop_at(1, monkeypatch, error)
     with pytest.raises(type(error)):
@@ -409,7 +519,9 @@ def test_reading_test_later_gives_the_same_number(run: Run, teacher: Path, runs:
     assert later["teacher"]["test_accuracy"] == run.record["teacher"]["test_accuracy"]
 
 
-@pytest.mark.parametrize(("part", "word"), [("test", "pictures are"), ("teacher", "teacher is")])
+@pytest.mark.parametrize(
+    ("part", "word"), [("test", "test pictures"), ("source", "classes"), ("teacher", "teacher")]
+)
 def test_test_is_not_read_on_other_data_or_with_another_teacher(
     part: str, word: str, teacher: Path, runs: Path
 ):
@@ -418,7 +530,7 @@ def test_test_is_not_read_on_other_data_or_with_another_teacher(
     record = folder.read_record()
     record["content"][part] = "0" * 16
     folder.record.write_text(json.dumps(record))
-    with pytest.raises(DataError, match=f"{word} no longer"):
+    with pytest.raises(DataError, match=f"this has changed: {word}"):
         read_test(runs / "x", purpose="p", command="c")
 
 
@@ -526,3 +638,70 @@ def test_check_refuses_a_teacher_at_chance(teacher: Path, tmp_path: Path):
     value = distilled(teacher, teacher=damaged_weights(tmp_path, teacher))
     with pytest.raises(TeacherError, match="chance"):
         check(validate(value, "x"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"optimizer": {"name": "sgd", "lr": -1.0}}, "optimizer sgd cannot be made.*lr -1"),
+        ({"steps": 1}, "one_cycle needs at least 2 steps"),
+    ],
+)
+def test_check_refuses_an_optimizer_or_schedule_that_cannot_be_made(
+    change: dict[str, Any], words: str
+):
+    with pytest.raises(SettingError, match=words):
+        check(validate(recipe(**change), "x"))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_check_takes_its_step_as_the_run_would(
+    channels_last: bool, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[tuple[int, bool]] = []
+    forward = Distiller.forward
+
+    def watched(distiller: Distiller, images: torch.Tensor, *args: Any, **more: Any) -> Any:
+        kernel = next(p for p in distiller.parameters() if p.ndim == 4 and min(p.shape) > 1)
+        seen.append((torch.get_num_threads(), kernel.stride(1) == 1))
+        return forward(distiller, images, *args, **more)
+
+    monkeypatch.setattr(Distiller, "forward", watched)
+    torch.set_num_threads(2)
+    check(validate(recipe(channels_last=channels_last), "x"))
+    assert [threads for threads, _ in seen] == [1]
+    assert [last for _, last in seen] == [channels_last]
+    assert torch.get_num_threads() == 2
+
+
+def test_a_device_without_memory_is_said_in_words_wherever_it_happens(
+    run: Run, monkeypatch: pytest.MonkeyPatch, runs: Path
+):
+    def full(*args: Any, **more: Any) -> Predictions:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(module, "predict", full)
+    resolved = validate(run.record["recipe"], "x")
+    for action in (
+        lambda: train(resolved, name="x", runs=runs, shown=False),
+        lambda: check(resolved),
+        lambda: evaluate(run.folder),
+    ):
+        with pytest.raises(OutOfMemoryError, match=r"Lower train\.batch_size"):
+            action()
+    assert not runs.exists()
+
+
+def test_the_teacher_is_judged_on_pictures_of_all_classes(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Also if the source is sorted by class, and validation larger than what is looked at."""
+    source = digits()
+    order = source.train.labels.argsort(stable=True)
+    monkeypatch.setattr(module, "SANITY_PICTURES", 50)
+    value = distilled(teacher, data={"source": None, "validation": 300, "labelled": 200})
+    built = build(validate(value, "x"), data=replace(source, train=source.train.take(order)))
+    seen = module._check_teacher(built, torch.device("cpu"))
+    assert seen is not None
+    assert len(seen.targets) == 50
+    assert seen.targets.bincount(minlength=10).min() >= 4

@@ -39,7 +39,22 @@ _PUBLIC = {
     "train": "tutelage.runs",
 }
 
-__all__ = [*_PUBLIC, "__version__", "methods"]
+__all__ = [
+    "KD",
+    "AttentionTransfer",
+    "Distiller",
+    "FitNetHints",
+    "InputSpec",
+    "LiveTeacher",
+    "Network",
+    "Schedule",
+    "__version__",
+    "compare",
+    "evaluate",
+    "load",
+    "methods",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

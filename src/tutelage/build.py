@@ -1,51 +1,32 @@
 """From a recipe to objects. Nothing is written here, so a mistake costs nothing."""
 
-import hashlib
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
 from tutelage import rng
-from tutelage.data import (
-    DATASETS,
-    EvalLoader,
-    Pictures,
-    Source,
-    Split,
-    TrainLoader,
-    Views,
-    divide,
-)
+from tutelage.data import DATASETS, EvalLoader, Source, Split, TrainLoader, Views, divide
 from tutelage.distiller import Distiller, Schedule, Weight
 from tutelage.errors import NetworkError, RecipeError, SettingError, TeacherError
+from tutelage.identity import code_of, content_of
 from tutelage.methods import METHODS
 from tutelage.models.checkpoints import load_into, read_state
 from tutelage.models.network import Network
 from tutelage.models.saved import Description, read_network
-from tutelage.provenance import PACKAGE, code_digest, digest
-from tutelage.recipes import Recipe, plain
+from tutelage.recipes import Recipe
 from tutelage.tasks import Classification
 from tutelage.teachers import LiveTeacher
 from tutelage.types import InputSpec
 
-__all__ = [
-    "Built",
-    "build",
-    "code_of",
-    "content_of",
-    "identity_of",
-    "identity_parts",
-    "weights_of",
-]
+__all__ = ["EVALUATION_BATCH", "Built", "build"]
 
 EVALUATION_BATCH = 500
+"""Pictures that are measured at a time."""
 
 
 class Built(NamedTuple):
@@ -61,6 +42,7 @@ class Built(NamedTuple):
         validation, test: pictures as they are; test is None where a choice is being made.
         content: digests of what the recipe only names, pictures and weights; of a network that was
             given as an object, its class and source too.
+        code: digest of the source files that shape this run's numbers.
     """
 
     recipe: Recipe
@@ -74,6 +56,7 @@ class Built(NamedTuple):
     validation: EvalLoader
     test: EvalLoader | None
     content: dict[str, Any]
+    code: str
 
 
 def build(
@@ -94,12 +77,14 @@ def build(
         TutelageError: something does not exist, or does not fit together.
     """
     source = data or _source(recipe)
-    split = _split(source, recipe)
-    if not with_test:
-        split = replace(split, test=split.test.take(torch.empty(0, dtype=torch.int64)))
     network, description = _student(recipe, source, student)
     guide = _teacher(recipe, source, teacher)
-    content = _content(recipe, source, network, guide, student is not None, teacher is not None)
+    objects = {"student": student, "teacher": teacher}
+    given = [what for what, value in objects.items() if value is not None]
+    content = content_of(recipe, source, network, guide, given)
+    if not with_test:
+        source = replace(source, test=source.test.take(torch.empty(0, dtype=torch.int64)))
+    split = _split(source, recipe)
     task = Classification(**recipe.task)
     _check(recipe, source, network, guide)
     distiller = Distiller(
@@ -107,7 +92,7 @@ def build(
         None if guide is None else LiveTeacher(guide),
         methods=_methods(recipe.methods),
         task=task,
-        task_weight=_weight(recipe.task_weight),  # pyright: ignore[reportArgumentType]
+        task_weight=_strength(recipe.task_weight),
         taps=recipe.taps,
         seed=recipe.seed,
     )
@@ -133,6 +118,7 @@ def build(
         EvalLoader(split.validation, batch_size=EVALUATION_BATCH),
         EvalLoader(split.test, batch_size=EVALUATION_BATCH) if with_test else None,
         content,
+        code_of(recipe, network, guide),
     )
 
 
@@ -254,148 +240,12 @@ def _methods(entries: Mapping[str, Any]) -> dict[str, tuple[Any, Weight]]:
 
 
 def _weight(value: Any) -> Weight:
-    if not isinstance(value, Mapping):
-        return value
-    if "kind" in value:
+    if isinstance(value, Mapping) and "kind" not in value:
+        return {part: _strength(number) for part, number in value.items()}
+    return _strength(value)
+
+
+def _strength(value: Any) -> float | Schedule:
+    if isinstance(value, Mapping):
         return Schedule(**{"from_" if k == "from" else k: v for k, v in value.items()})
-    return {part: _weight(number) for part, number in value.items()}  # pyright: ignore
-
-
-# What makes two runs the same
-
-
-def content_of(pictures: Pictures) -> str:
-    """Digest of the bytes of pictures and labels."""
-    state = hashlib.sha256()
-    for tensor in (pictures.images, pictures.labels):
-        state.update(np.ascontiguousarray(tensor.numpy()).tobytes())
-    return state.hexdigest()[:16]
-
-
-def weights_of(network: Network) -> str:
-    """Digest of a network's weights and buffers, bit for bit; wherever and however they lie."""
-    state = hashlib.sha256()
-    for name, tensor in sorted(network.module.state_dict().items()):
-        plain = tensor.detach().cpu().contiguous()
-        state.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        state.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return state.hexdigest()[:16]
-
-
-def _content(
-    recipe: Recipe,
-    source: Source,
-    student: Network,
-    teacher: Network | None,
-    student_given: bool,
-    teacher_given: bool,
-) -> dict[str, Any]:
-    """Digests of what only the files, or the objects given, can tell."""
-    content: dict[str, Any] = {
-        "train": content_of(source.train),
-        "test": content_of(source.test),
-    }
-    for what, network, given in (
-        ("student", student, student_given),
-        ("teacher", teacher, teacher_given),
-    ):
-        entry = getattr(recipe, what) or {}
-        if network is None:
-            continue
-        if given or "run" in entry:
-            content[what] = _described(network)
-        elif "checkpoint" in entry:
-            content[what] = weights_of(network)
-    return content
-
-
-def _described(network: Network) -> dict[str, Any]:
-    """A network that no recipe says: its class, its source, what it is shown, its weights."""
-    kind = type(network.module)
-    return {
-        "class": f"{kind.__module__}.{kind.__qualname__}",
-        "source": _source_of(network.module),
-        "spec": digest(network.spec),
-        "weights": weights_of(network),
-    }
-
-
-def _source_of(module: nn.Module) -> str:
-    """Digest of a module's structure and of the classes in it that are not torch's.
-
-    Our own are left to the digest of the code.
-    """
-    sources = {"structure": repr(module)}
-    for kind in {type(child) for child in module.modules()}:
-        if kind.__module__.partition(".")[0] not in ("torch", PACKAGE):
-            sources[f"{kind.__module__}.{kind.__qualname__}"] = _source_text(kind)
-    return digest(sources)
-
-
-def _source_text(kind: type) -> str:
-    try:
-        return inspect.getsource(kind)
-    except (OSError, TypeError):  # typed in by hand, or compiled
-        return ""
-
-
-def code_of(built: Built) -> str:
-    """Digest of the source files that shape this run's numbers."""
-    networks = [built.student, *([] if built.teacher is None else [built.teacher])]
-    makers: list[Any] = [type(network.module) for network in networks]
-    makers += [METHODS[name] for name in built.recipe.methods]
-    if built.recipe.data.source is not None:
-        makers.append(DATASETS[built.recipe.data.source["name"]])
-    names = {maker.__module__ for maker in makers}
-    ours = [name.removeprefix(f"{PACKAGE}.") for name in names if name.startswith(f"{PACKAGE}.")]
-    return code_digest([*_ALWAYS, *ours])
-
-
-_ALWAYS = (
-    "engine.loop",
-    "data.subsets",
-    "evaluation.accuracy",
-    "evaluation.agreement",
-    "models.saved",
-)
-"""What shapes the numbers of every run, with all that these import."""
-
-
-def identity_parts(
-    built: Built, threads: int, device: str, versions: Mapping[str, str]
-) -> dict[str, Any]:
-    """What two trials must share to be the same trial.
-
-    Where a file lies is not part of it; what is in it is.
-
-    Args:
-        threads: of the CPU, where the recipe does not say.
-        device: its kind, such as "cpu".
-        versions: of packages; those of torch and torchvision count.
-    """
-    recipe = plain(built.recipe)
-    if recipe["data"]["source"] is not None:
-        recipe["data"]["source"] = {
-            k: v
-            for k, v in recipe["data"]["source"].items()
-            if k not in ("root", "path", "download")
-        }
-    for what in ("student", "teacher"):
-        if recipe[what] and what in built.content:
-            named = {k: v for k, v in recipe[what].items() if k not in ("run", "checkpoint")}
-            recipe[what] = named
-    for key in ("checkpoint_every", "log_every", "trackers", "threads", "device"):
-        recipe["train"].pop(key)
-    return {
-        "recipe": digest(recipe),
-        "content": built.content,
-        "versions": {name: versions[name] for name in ("torch", "torchvision")},
-        "device": device,
-        "threads": built.recipe.train.threads or threads,
-        "code": code_of(built),
-    }
-
-
-def identity_of(built: Built, threads: int, device: str, versions: Mapping[str, str]) -> str:
-    """Digest of `identity_parts`."""
-    return digest(identity_parts(built, threads, device, versions))
+    return value

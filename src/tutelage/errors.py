@@ -70,11 +70,12 @@ class Interrupted(TutelageError):
 
     Attributes:
         signal: number of the signal that asked, as in `signal.Signals`.
+        finished: whether the run had come to its end all the same.
     """
 
-    def __init__(self, message: str, signal: int) -> None:
+    def __init__(self, message: str, signal: int, *, finished: bool = False) -> None:
         super().__init__(message)
-        self.signal = signal
+        self.signal, self.finished = signal, finished
 
 
 class NoEffectWarning(UserWarning):

@@ -18,8 +18,16 @@ PACKAGE = "tutelage"
 _ROOT = Path(__file__).parent
 
 # What shapes a number is found by following imports; these are left out, because they only say,
-# store or list what others compute.
-_SHAPES_NOTHING = {"errors", "records", "stats", "provenance", "engine.log"}
+# store or list what others compute. What recipes fill in stands in the resolved recipe.
+_SHAPES_NOTHING = {
+    "engine.log",
+    "errors",
+    "identity",
+    "provenance",
+    "recipes",
+    "records",
+    "stats",
+}
 
 
 def digest(value: Any) -> str:

@@ -27,9 +27,10 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tutelage.data import DATASETS, Views
 from tutelage.engine import OPTIMIZERS, SCHEDULES, TrainSettings
-from tutelage.errors import RecipeError, TutelageError, nearest
+from tutelage.errors import CheckpointError, RecipeError, TutelageError, nearest
 from tutelage.methods import METHODS
 from tutelage.models import NETWORKS
+from tutelage.models.checkpoints import parse
 from tutelage.tasks import Classification
 
 __all__ = [
@@ -114,8 +115,11 @@ def _or_open(validate: Callable[[Any], Any], value: Any) -> Any:
 def _network(value: Any) -> Any:
     """`NAME`, `FILE:NAME`, `{name: …, checkpoint: FILE, mean: …, std: …}` or `{run: FOLDER}`."""
     if isinstance(value, str) and ":" in value:
-        checkpoint, _, name = value.rpartition(":")
-        value = {"name": name, "checkpoint": checkpoint}
+        try:
+            checkpoint, name = parse(value)
+        except CheckpointError as error:
+            raise _custom(str(error).removesuffix(".")) from None
+        value = {"name": name, "checkpoint": str(checkpoint)}
     if isinstance(value, Mapping) and "run" in value:
         if set(value) != {"run"} or not isinstance(value["run"], str):
             raise _custom("a network from an earlier run is {run: FOLDER} and nothing else")
@@ -135,7 +139,10 @@ def _network(value: Any) -> Any:
 
 
 def _methods(value: Any) -> dict[str, Any]:
-    """`{method: {setting: value, …, weight: …}}`; an empty list or mapping for none."""
+    """`{method: {setting: value, …, weight: …}}`; an empty list or mapping for none.
+
+    They come out by name: in another order their terms would be summed to other last bits.
+    """
     if value in ([], None):
         return {}
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
@@ -143,7 +150,7 @@ def _methods(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise _custom("methods is a mapping from names to settings, or [] for none")
     filled = {}
-    for name, settings in value.items():
+    for name, settings in sorted(value.items()):
         if name not in METHODS:
             raise _custom(f"there is no method {name!r}; {nearest(str(name), METHODS)}")
         if not isinstance(settings, Mapping | None):
@@ -167,21 +174,25 @@ class ScheduleRecipe(BaseModel):
     end: float = 1.0
 
 
-def _weight(value: Any, what: str) -> Any:
-    """A number, a schedule, or one of these for each part of a method's terms."""
-    if isinstance(value, bool) or not isinstance(value, int | float | Mapping):
-        raise _custom(
-            f"the weight of {what} must be a number, a schedule {{kind: …}}, or a mapping from "
-            f"parts to these, not {value!r}"
-        )
-    if not isinstance(value, Mapping):
-        return float(value)
-    if "kind" in value:
+def _weight(value: Any, method: str) -> Any:
+    """A number, a schedule, or a mapping from parts of a method's terms to these."""
+    if isinstance(value, Mapping) and "kind" not in value:
+        return {part: _strength(number, f"{method}, {part}") for part, number in value.items()}
+    return _strength(value, method, ", or a mapping from parts to these")
+
+
+def _strength(value: Any, what: str, more: str = "") -> Any:
+    """A number or a schedule."""
+    if isinstance(value, Mapping) and "kind" in value:
         try:
             return ScheduleRecipe.model_validate(value).model_dump(by_alias=True)
         except ValidationError as error:
             raise _custom(first_mistake(error, ScheduleRecipe, f"weight of {what}")) from None
-    return {part: _weight(number, f"{what}, {part}") for part, number in value.items()}
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _custom(
+            f"the weight of {what} must be a number or a schedule {{kind: …}}{more}, not {value!r}"
+        )
+    return float(value)
 
 
 # The recipe
@@ -270,7 +281,7 @@ class Recipe(BaseModel):
     task: Annotated[dict[str, Any], BeforeValidator(_task)] = Field(
         default_factory=lambda: _task({})
     )
-    task_weight: Annotated[Any, BeforeValidator(lambda value: _weight(value, "the task"))] = 1.0
+    task_weight: Annotated[Any, BeforeValidator(lambda value: _strength(value, "the task"))] = 1.0
     train: TrainSettings
 
 

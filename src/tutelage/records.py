@@ -2,6 +2,7 @@
 
 runs/NAME/
     recipe.yaml            resolved: every default filled in
+    origin.json            when it was begun, with what content and code
     record.json            what was run, on what, with what result; written last
     metrics.jsonl          one line per log interval
     student.safetensors    the trained student, with its own description in the header
@@ -80,11 +81,15 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(path: Path, files: Mapping[str, bytes], *, replace: bool = True) -> None:
     """Writes a folder of files that appears as a whole or not at all.
+
+    Args:
+        replace: whether it may take the place of a folder that is not empty.
 
     Raises:
         RunError: no space is left; nothing remains of the attempt.
+        OSError: something is there and may not be replaced.
     """
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -94,8 +99,9 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             for name, content in files.items():
                 _write_synced(partial / name, content)
             _sync_folder(partial)
-            remove(path)
-            partial.replace(path)
+            if replace:
+                remove(path)
+            partial.replace(path)  # refused by the system unless there is nothing to lose
             _sync_folder(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -103,7 +109,11 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON value, atomically, readable and with stable order of keys as given."""
-    write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_atomic(path, _as_json(value))
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def append_line(path: Path, value: Any) -> None:
@@ -171,6 +181,11 @@ class RunFolder:
         return self.path / "recipe.yaml"
 
     @property
+    def origin(self) -> Path:
+        """When the run was begun, with what content and code."""
+        return self.path / "origin.json"
+
+    @property
     def record(self) -> Path:
         """What was run and with what result; present once the run has finished."""
         return self.path / "record.json"
@@ -199,19 +214,52 @@ class RunFolder:
         """Whether the run has come to its end."""
         return self.record.exists()
 
-    def create(self) -> None:
-        """Makes the folder.
+    def require_free(self) -> None:
+        """Checks that a run may begin here.
 
         Raises:
             RunError: something of that name is there already.
         """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise self._taken()
+
+    def create(self, recipe: str, origin: Mapping[str, Any]) -> None:
+        """Begins the run: the folder is there with both files, or not at all.
+
+        Raises:
+            RunError: something of that name is there already, if only since a moment ago.
+        """
+        files = {
+            self.recipe.name: recipe.encode(),
+            self.origin.name: _as_json(origin).encode(),
+        }
+        try:
+            write_folder(self.path, files, replace=False)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise self._taken() from None
+            raise
+
+    def _taken(self) -> RunError:
+        return RunError(
+            f"{self.path} exists already, and a run is never overwritten. Continue it with "
+            "--resume, or choose another --name."
+        )
+
+    def read_origin(self) -> dict[str, Any]:
+        """When the run was begun, with what content and code.
+
+        Raises:
+            RunError: the file is absent or damaged.
+        """
+        try:
+            origin = json.loads(self.origin.read_text())
+            return {key: origin[key] for key in ("began", "content", "codes")}
+        except (OSError, ValueError, KeyError, TypeError):
             raise RunError(
-                f"{self.path} exists already, and a run is never overwritten. Continue it with "
-                "--resume, or choose another --name."
-            )
-        with _space(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
+                f"{self.origin} is absent or damaged, so that nobody can say what the run was "
+                "begun with. Begin a new one with another --name."
+            ) from None
 
     def read_record(self) -> dict[str, Any]:
         """The record of a finished run.

@@ -1,6 +1,7 @@
 """One recipe → one run folder: build, check, train, measure, record."""
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -11,9 +12,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from tutelage.build import Built, build, code_of, identity_of, weights_of
-from tutelage.data import Source
-from tutelage.engine import Trained, fit, resolve_device
+from tutelage.build import EVALUATION_BATCH, Built, build
+from tutelage.data import EvalLoader, Source
+from tutelage.data.subsets import draw_stratified
+from tutelage.engine import (
+    Trained,
+    TrainSettings,
+    fit,
+    make_optimizer,
+    memory_in_words,
+    require_one_process,
+    resolve_device,
+)
+from tutelage.engine.phases import move
 from tutelage.errors import (
     DataError,
     Interrupted,
@@ -21,13 +32,13 @@ from tutelage.errors import (
     RecipeError,
     RunError,
     TeacherError,
-    TutelageError,
 )
 from tutelage.evaluation.accuracy import accuracy, near_chance
 from tutelage.evaluation.agreement import agreement
 from tutelage.evaluation.cost import macs, num_parameters
 from tutelage.evaluation.latency import latency
 from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.identity import identity_parts, weights_of
 from tutelage.models.network import Network
 from tutelage.models.saved import load, save_network
 from tutelage.provenance import digest, git_commit, hardware, versions
@@ -42,7 +53,7 @@ from tutelage.recipes import (
     read_recipe,
     validate,
 )
-from tutelage.records import RECORD_SCHEMA, RunFolder, remove, write_folder, write_json
+from tutelage.records import RECORD_SCHEMA, RunFolder, remove, write_json
 
 __all__ = ["Run", "check", "evaluate", "read_test", "train"]
 
@@ -97,57 +108,94 @@ def train(
 
     Raises:
         TutelageError: what was asked for does not exist or does not fit; nothing was written.
-        Interrupted: the run was asked to stop; `resume` continues it.
+        Interrupted: the run was asked to stop; `resume` continues it, unless it has finished.
     """
+    require_one_process()
     given = {"student": student, "teacher": teacher, "data": data}
     objects = [what for what, value in given.items() if value is not None]
     resolved, default_name = _resolve(recipe, overrides, objects)
     folder = RunFolder(Path(runs) / (name or default_name))
-    if resume:
-        _require_same_recipe(folder, resolved)
-        if folder.finished:
-            raise RunError(f"The run in {folder.path} has finished; there is nothing to resume.")
-    elif folder.path.exists():
-        folder.create()  # says if it is taken
-    with _threads(resolved.train.threads):
+    begins = not (resume and folder.path.exists())
+    if begins:
+        folder.require_free()
+    else:
+        _require_unfinished(folder, resolved)
+    with _surroundings(resolved.train) as device:
         built = build(resolved, student=student, teacher=teacher, data=data, with_test=with_test)
-        device = resolve_device(resolved.train.device)
+        origin = _new_origin(built) if begins else _resumed_origin(folder, built)
         teacher_on_validation = _check_teacher(built, device)
         # Taken before training: the code as it is run.
         record = {"schema": RECORD_SCHEMA, "name": folder.path.name, "command": command}
-        record |= _origin(built, device)
-        trained = _fit(built, folder, device, shown)
+        record |= {"began": origin["began"], "commit": git_commit()}
+        trained = _fit(built, folder, origin, device, begins, shown)
         save_network(folder.student, built.student, built.description)
+        record |= _origin(built, origin["codes"], device, trained)
         record |= _results(built, device, trained, teacher_on_validation)
-        record["hardware"]["kept_memory"] = trained.kept_memory
         if with_test:
             _add_test(record, built, device, command, "final measurement, after all choices")
         write_json(folder.record, record)
+    if trained.signal is not None:
+        raise Interrupted(
+            f"Stopped; the run in {folder.path} was at its end and is finished.",
+            trained.signal,
+            finished=True,
+        )
     return Run(folder.path, record)
 
 
 @contextmanager
-def _threads(number: int | None) -> Iterator[None]:
-    """Inside, torch computes with this many threads; None leaves it as it is."""
-    before = torch.get_num_threads()
+def _surroundings(settings: TrainSettings) -> Iterator[torch.device]:
+    """The device. Inside, torch has the threads asked for, and lack of memory is said in words."""
+    device, before = resolve_device(settings.device), torch.get_num_threads()
     try:
-        torch.set_num_threads(number or before)
-        yield
+        torch.set_num_threads(settings.threads or before)
+        with memory_in_words(device, settings):
+            yield device
     finally:
         torch.set_num_threads(before)
 
 
-def _origin(built: Built, device: torch.device) -> dict[str, Any]:
+def _new_origin(built: Built) -> dict[str, Any]:
+    """What a run is begun with; a resumed one must find the same content."""
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"began": began, "content": built.content, "codes": [built.code]}
+
+
+def _resumed_origin(folder: RunFolder, built: Built) -> dict[str, Any]:
+    """What a run was begun with, and the code that it goes on with, if that is another."""
+    origin = folder.read_origin()
+    _require_same_content(built, origin["content"], folder.path, _CONTENT)
+    if built.code != origin["codes"][-1]:
+        warnings.warn(
+            f"The code has changed since the run in {folder.path} was begun, so its weights may "
+            "differ from those of an uninterrupted run; its record names both.",
+            stacklevel=3,
+        )
+        origin["codes"] = [*origin["codes"], built.code]
+        write_json(folder.origin, origin)
+    return origin
+
+
+def _origin(
+    built: Built, codes: list[str], device: torch.device, trained: Trained
+) -> dict[str, Any]:
     """What the numbers come from."""
-    threads = torch.get_num_threads()
+    code = "+".join(codes)
+    parts = identity_parts(
+        built.recipe,
+        built.content,
+        code,
+        threads=trained.threads,
+        device=device.type,
+        versions=versions(),
+    )
+    machine = {"device": device.type, "threads": trained.threads}
     return {
-        "began": datetime.now(UTC).isoformat(timespec="seconds"),
-        "identity": identity_of(built, threads, device.type, versions()),
-        "code": code_of(built),
+        "identity": digest(parts),
+        "code": code,
         "content": built.content,
-        "commit": git_commit(),
         "versions": versions(),
-        "hardware": hardware() | {"device": device.type, "threads": threads},
+        "hardware": hardware() | machine | {"kept_memory": trained.kept_memory},
         "recipe": plain(built.recipe),
     }
 
@@ -178,11 +226,17 @@ def _results(
     }
 
 
-def _fit(built: Built, folder: RunFolder, device: torch.device, shown: bool) -> Trained:
+def _fit(
+    built: Built,
+    folder: RunFolder,
+    origin: Mapping[str, Any],
+    device: torch.device,
+    begins: bool,
+    shown: bool,
+) -> Trained:
     """Trains; of a run that could not even begin, no folder is left."""
-    begins = not folder.recipe.exists()
     if begins:
-        write_folder(folder.path, {folder.recipe.name: dump(built.recipe).encode()})
+        folder.create(dump(built.recipe), origin)
     try:
         return fit(
             built.distiller,
@@ -197,7 +251,7 @@ def _fit(built: Built, folder: RunFolder, device: torch.device, shown: bool) -> 
         )
     except (Interrupted, NonFiniteError):
         raise
-    except TutelageError:
+    except Exception:
         if begins and folder.checkpoints in ([], [folder.checkpoint(0)]):
             remove(folder.path)
         raise
@@ -215,24 +269,37 @@ def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | 
     if record["readings"]:
         raise RunError(f"Test was read already for {folder}; a run reads it once.")
     recipe = validate(record["recipe"], str(place.recipe))
-    with _threads(recipe.train.threads):
+    with _surroundings(recipe.train) as device:
         built = build(recipe, teacher=teacher)
-        _require_same_content(built, record, folder)
+        _require_same_content(built, record["content"], folder, _MEASURED)
         built = built._replace(student=load(folder))
-        _add_test(record, built, resolve_device(recipe.train.device), command, purpose)
+        _add_test(record, built, device, command, purpose)
     write_json(place.record, record)
     return Run(folder, record)
 
 
-def _require_same_content(built: Built, record: Mapping[str, Any], folder: Path | str) -> None:
-    """Checks that pictures, and a teacher that is there, are those of the run."""
-    pictures = "pictures are no longer those"
-    named = {"train": pictures, "test": pictures, "teacher": "teacher is no longer that"}
-    for part, what in named.items():
-        if part in built.content and built.content[part] != record["content"].get(part):
+_CONTENT = {
+    "train": "training pictures",
+    "test": "test pictures",
+    "source": "classes, or mean and standard deviation of the pixels",
+    "student": "weights that the student begins from",
+    "teacher": "teacher",
+}
+"""Parts of a run's content, in words."""
+
+_MEASURED = _CONTENT.keys() - {"student"}
+"""Those that numbers of a trained student depend on."""
+
+
+def _require_same_content(
+    built: Built, content: Mapping[str, Any], folder: Path, parts: Iterable[str]
+) -> None:
+    """Checks that pictures, and networks that are there, are those of the run."""
+    for part in sorted(parts):
+        if part in built.content and built.content[part] != content.get(part):
             raise DataError(
-                f"The {what} of the run in {folder}, so its numbers cannot be checked or added to. "
-                "Bring back what its recipe names."
+                f"Since the run in {folder} was begun, this has changed: {_CONTENT[part]}. Bring "
+                "back what its recipe names, or begin a new run with another --name."
             )
 
 
@@ -242,13 +309,21 @@ def check(recipe: Recipe) -> dict[str, Any]:
     Returns:
         What a user wants to know before a run: sizes, costs, taps, terms of the first step.
     """
-    built = build(recipe)
-    device = resolve_device(recipe.train.device)
+    with _surroundings(recipe.train) as device:
+        return _check(recipe, device)
+
+
+def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    built, settings = build(recipe), recipe.train
     on_validation = _check_teacher(built, device)
-    batch = built.train.batch(0)
+    distiller = built.distiller.to(device).train()
+    if settings.channels_last:
+        distiller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer, _ = make_optimizer(distiller.trainable_parameters(), settings)
+    batch = move(built.train.batch(0), device, channels_last=settings.channels_last)
     began = time.perf_counter()
-    with torch.autocast("cpu", torch.bfloat16, enabled=recipe.train.precision == "bf16"):
-        out = built.distiller.to("cpu").train()(
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        out = distiller(
             batch.images,
             batch.targets,
             index=batch.index,
@@ -258,12 +333,13 @@ def check(recipe: Recipe) -> dict[str, Any]:
             num_labelled=built.train.num_labelled,
         )
     out.loss.backward()
-    student_stages = built.student.stages()
+    optimizer.step()
+    loss, seconds = out.loss.item(), time.perf_counter() - began
     return {
         "student": {
             "parameters": num_parameters(built.student),
             "macs": macs(built.student, _image_size(built.student)),
-            "stages": [stage._asdict() for stage in student_stages],
+            "stages": [stage._asdict() for stage in built.student.stages()],
         },
         "teacher": None
         if built.teacher is None
@@ -281,9 +357,9 @@ def check(recipe: Recipe) -> dict[str, Any]:
             "validation": len(built.split.validation),
             "test": len(built.split.test),
         },
-        "loss": out.loss.item(),
+        "loss": loss,
         "terms": {name: value.item() for name, value in out.terms.items()},
-        "first_step_seconds": round(time.perf_counter() - began, 3),
+        "first_step_seconds": round(seconds, 3),
     }
 
 
@@ -310,9 +386,8 @@ def _resolve(
     return resolved, f"run-{digest(plain(resolved))[:8]}"
 
 
-def _require_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
-    if not folder.path.exists():
-        return
+def _require_unfinished(folder: RunFolder, recipe: Recipe) -> None:
+    """Checks that a run can go on by this recipe."""
     folder.require()
     key = _first_difference(plain(read_recipe(folder.recipe)), plain(recipe))
     if key is not None:
@@ -320,6 +395,8 @@ def _require_same_recipe(folder: RunFolder, recipe: Recipe) -> None:
             f"The run in {folder.path} was begun with another recipe: {key} differs. Resume it "
             f"with {folder.recipe}, or begin a new one with another --name."
         )
+    if folder.finished:
+        raise RunError(f"The run in {folder.path} has finished; there is nothing to resume.")
 
 
 def _first_difference(one: Any, other: Any) -> str | None:
@@ -335,8 +412,17 @@ def _first_difference(one: Any, other: Any) -> str | None:
     return None
 
 
-def _look(network: Network, pictures: Any, built: Built, device: torch.device) -> Predictions:
-    return predict(network, pictures, device=device, precision=built.recipe.train.precision)
+def _look(
+    network: Network, pictures: EvalLoader, built: Built, device: torch.device
+) -> Predictions:
+    settings = built.recipe.train
+    return predict(
+        network,
+        pictures,
+        device=device,
+        precision=settings.precision,
+        channels_last=settings.channels_last,
+    )
 
 
 def _check_teacher(built: Built, device: torch.device) -> Predictions | None:
@@ -347,13 +433,12 @@ def _check_teacher(built: Built, device: torch.device) -> Predictions | None:
     """
     if built.teacher is None:
         return None
-    seen = predict(
-        built.teacher,
-        built.validation,
-        device=device,
-        precision=built.recipe.train.precision,
-        max_pictures=SANITY_PICTURES,
-    )
+    validation = built.split.validation
+    number = min(len(validation), SANITY_PICTURES)
+    # Of all classes: a source may be sorted by them.
+    some = validation.take(draw_stratified(validation, number, 0, "sanity"))
+    loader = EvalLoader(some, batch_size=EVALUATION_BATCH)
+    seen = _look(built.teacher, loader, built, device)
     share = accuracy(seen)
     if near_chance(share, seen):
         raise TeacherError(
@@ -438,10 +523,9 @@ def evaluate(
     # Nothing is trained; on validation alone the teacher need not be there any more.
     update: dict[str, Any] = {"student": {"run": str(folder)}, "methods": {}}
     recipe = recipe.model_copy(update=update if with_test else update | {"teacher": None})
-    built = build(recipe, with_test=with_test)
-    _require_same_content(built, record, folder)
-    device = resolve_device(recipe.train.device)
-    with _threads(recipe.train.threads):
+    with _surroundings(recipe.train) as device:
+        built = build(recipe, with_test=with_test)
+        _require_same_content(built, record["content"], place.path, _MEASURED)
         seen = _look(built.student, built.validation, built, device)
         measured = deepcopy(record)
         if with_test:

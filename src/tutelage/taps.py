@@ -6,7 +6,8 @@ inside `forward` breaks the graph, one that is already there does not.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from tutelage.errors import NetworkError, nearest
 from tutelage.types import Pair
 
-__all__ = ["Recorder", "Stage", "find_stages", "pair_stages"]
+__all__ = ["Recorder", "Stage", "evaluating", "find_stages", "pair_stages", "set_mode"]
 
 
 class Recorder:
@@ -65,6 +66,25 @@ class Recorder:
         return kept
 
 
+@contextmanager
+def set_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """Inside, all of the module trains or evaluates; then each part does again what it did."""
+    modes = {part: part.training for part in module.modules()}
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Inside, eval mode without gradients."""
+    with set_mode(module, training=False), torch.no_grad():
+        yield
+
+
 class Stage(NamedTuple):
     """The last map that a network makes at one resolution.
 
@@ -105,14 +125,10 @@ def find_stages(module: nn.Module, images: Tensor) -> list[Stage]:
     for name, child in module.named_modules():
         if name:
             handles.append(child.register_forward_hook(note(name)))
-    modes = {child: child.training for child in module.modules()}
     try:
-        module.eval()
-        with torch.no_grad():
+        with evaluating(module):
             module(images)
     finally:
-        for child, mode in modes.items():
-            child.training = mode
         for handle in handles:
             handle.remove()
     last = {shape[1:]: name for name, shape in maps.items()}

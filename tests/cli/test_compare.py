@@ -23,6 +23,9 @@ rows:
 
 
 class Answer(NamedTuple):
+    def markdown(self) -> str:
+        return "| kd | 50.0 % |"
+
     def table(self) -> list[dict[str, Any]]:
         return [{"row": "kd", "mean": 0.5}]
 
@@ -62,6 +65,14 @@ def test_what_was_asked_is_handed_on_and_the_answer_printed(
         assert json.loads(out) == {"spec": "spec.yaml", "rows": [{"row": "kd", "mean": 0.5}]}
     else:
         assert out == "kd  50.0 %\n"
+
+
+def test_the_table_may_be_markdown(monkeypatch: pytest.MonkeyPatch, call: Any):
+    monkeypatch.setattr(comparison, "compare", lambda *_, **__: Answer())
+    assert call("compare", "spec.yaml", "--markdown").out == "| kd | 50.0 % |\n"
+    refused = call("compare", "spec.yaml", "--markdown", "--json")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--markdown and --json exclude each other" in refused.err
 
 
 def test_a_finished_comparison_is_only_read_again(

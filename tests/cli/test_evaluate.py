@@ -95,4 +95,4 @@ def test_other_pictures_are_refused(mine: RunFolder, call: Any):
     mine.record.write_text(json.dumps(record))
     code, out, err = call("evaluate", mine.path)
     assert (code, out) == (2, "")
-    assert "no longer" in err
+    assert "this has changed: training pictures" in err

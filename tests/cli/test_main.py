@@ -148,9 +148,20 @@ def test_ctrl_c_outside_training_is_quiet(monkeypatch: pytest.MonkeyPatch, call:
     assert call("train") == (130, "", "Stopped. Go on with: tutelage train --resume\n")
 
 
-def test_what_has_no_effect_is_a_note(monkeypatch: pytest.MonkeyPatch, call: Any):
-    say(monkeypatch, lambda: warnings.warn(NoEffectWarning("That changes nothing."), stacklevel=1))
-    assert call("train") == (0, "", "note: That changes nothing.\n")
+def test_a_run_that_was_stopped_at_its_end_needs_no_second_call(
+    monkeypatch: pytest.MonkeyPatch, call: Any
+):
+    say(monkeypatch, throw(Interrupted("The run is finished.", 2, finished=True)))
+    assert call("train") == (130, "", "The run is finished.\n")
+
+
+@pytest.mark.parametrize("category", [NoEffectWarning, UserWarning])
+def test_what_is_meant_for_the_user_is_a_note_every_time(
+    category: type[Warning], monkeypatch: pytest.MonkeyPatch, call: Any
+):
+    say(monkeypatch, lambda: warnings.warn("That changes nothing.", category, stacklevel=1))
+    for _ in range(2):
+        assert call("train") == (0, "", "note: That changes nothing.\n")
 
 
 def test_other_warnings_go_their_way(monkeypatch: pytest.MonkeyPatch):

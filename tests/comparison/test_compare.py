@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny import distilled, recipe, train_teacher
 
-from tutelage import build as build_module
+from tutelage import identity
 from tutelage.comparison import Comparison, compare
 from tutelage.comparison import trials as trials_module
 from tutelage.data.loader import TrainLoader
@@ -253,7 +253,7 @@ def test_other_code_versions_or_threads_make_lines_stale(
 
 def other_code(patch: pytest.MonkeyPatch, name: str = "other") -> None:
     """As if the code had been edited, without doing anything else."""
-    patch.setattr(build_module, "code_digest", lambda _: f"{name} code")
+    patch.setattr(identity, "code_digest", lambda _: f"{name} code")
 
 
 # Choices
@@ -432,6 +432,22 @@ def test_a_killed_comparison_goes_on(after: int, runs: Path, tmp_path: Path):
     run(value, tmp_path / "whole")
     ours, whole = lines_of(file_of(runs)), lines_of(file_of(tmp_path / "whole"))
     assert list(map(meaning, ours)) == list(map(meaning, whole))
+
+
+def test_a_killed_trial_goes_on_though_what_only_watches_has_changed(
+    runs: Path, tmp_path: Path, trained: list[Any]
+):
+    rows = {"narrow": {}}
+    value = spec(rows, seeds=[0], base=recipe(steps=4, checkpoint_every=2))
+    assert killed(value, runs, 3) == -signal.SIGKILL
+    (begun,) = (path for path in (runs / "tiny").iterdir() if path.is_dir())
+    changed = value | {"base": recipe(steps=4, checkpoint_every=1, log_every=2)}
+    with pytest.warns(UserWarning, match=f"{begun.name} was begun with other .* is begun anew"):
+        run(changed, runs)
+    (line,) = lines_of(file_of(runs))
+    assert line["record"]["name"] == begun.name
+    run(value, tmp_path / "whole")
+    assert list(map(meaning, lines_of(file_of(tmp_path / "whole")))) == [meaning(line)]
 
 
 @pytest.mark.slow

@@ -148,10 +148,6 @@ def test_a_part_without_a_weight_is_refused():
 def test_a_schedule_needs_progress_and_a_constant_does_not():
     with pytest.raises(SettingError, match=r"progress=step / steps"):
         loss(1.0, one=Schedule("linear"), two=1.0)
-    assert Objective(1.0, {"two": Schedule("linear")}, {"two": ["kl"]}).scheduled
-    assert Objective(Schedule("cosine"), {}, {}).scheduled
-    assert not Objective(1.0, {"two": 1.0}, {"two": ["kl"]}).scheduled
-    assert not Objective(Schedule("constant", 2.0), {}, {}).scheduled
 
 
 def test_parts_are_what_stands_before_the_first_slash():

@@ -6,7 +6,15 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-from tutelage.engine.host import keep_freed_memory, stopping, undisturbed
+from tutelage.engine import TrainSettings
+from tutelage.engine.host import (
+    keep_freed_memory,
+    memory_in_words,
+    require_one_process,
+    stopping,
+    undisturbed,
+)
+from tutelage.errors import OutOfMemoryError, SettingError
 
 CPU = torch.device("cpu")
 
@@ -80,3 +88,21 @@ def test_what_is_disturbed_comes_back():
     assert torch.get_num_threads() == 2
     assert torch.equal(torch.rand(4), expected)
     assert [dict(kind._shared_state) for kind in kinds] == before
+
+
+def test_several_processes_are_refused_until_the_loaders_know_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    require_one_process()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingError, match="2 processes"):
+        require_one_process()
+
+
+def test_a_lack_of_memory_ends_in_words():
+    settings = TrainSettings(steps=1, batch_size=64, accumulate=2)
+    with (
+        pytest.raises(OutOfMemoryError, match=r"64 samples.*above 2"),
+        memory_in_words(torch.device("cpu"), settings),
+    ):
+        raise torch.OutOfMemoryError

@@ -73,6 +73,7 @@ HOST_NAMES = {
     "last",  # number of a micro-batch
     "same",  # two shapes
     "half",  # a dtype
+    "channels_last",  # a setting
     "num_labelled",  # a number, or None
 }
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.engine import OPTIMIZERS, SCHEDULES
-from tutelage.engine.optim import keep_only
+from tutelage.engine import OPTIMIZERS, SCHEDULES, TrainSettings
+from tutelage.engine.optim import keep_only, make_optimizer
 from tutelage.errors import SettingError
 
 
@@ -100,3 +100,27 @@ def test_what_is_taken_out_leaves_the_rest_alone():
     before = weights[1].item()
     optimizer.step()
     assert weights[1].item() == before
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule", "steps", "named"),
+    [
+        ({"name": "sgd", "lr": -1.0}, {"name": "constant"}, 10, "lr -1.0"),
+        ({"name": "sgd", "momentum": -1.0}, {"name": "constant"}, 10, "momentum -1.0"),
+        ({"name": "sgd"}, {"name": "one_cycle", "rise": 0.1}, 10, "rise 0.1"),
+        ({"name": "sgd"}, {"name": "one_cycle", "rise": 2.0}, 10, "rise 2.0"),
+    ],
+)
+def test_what_torch_refuses_is_said_in_words(
+    optimizer: dict, schedule: dict, steps: int, named: str
+):
+    settings = TrainSettings(steps=steps, optimizer=optimizer, schedule=schedule)
+    with pytest.raises(SettingError, match=named):
+        make_optimizer(nn.Linear(2, 2).parameters(), settings)
+
+
+def test_a_student_that_is_all_frozen_is_refused():
+    frozen = nn.Linear(2, 2).requires_grad_(False)
+    trained = (parameter for parameter in frozen.parameters() if parameter.requires_grad)
+    with pytest.raises(SettingError, match="all frozen"):
+        make_optimizer(trained, TrainSettings(steps=3))

@@ -307,7 +307,9 @@ def test_what_was_dropped_stays_dropped_after_resuming(
 
 def test_batches_are_moved_whole():
     batch = next(iter(EvalLoader(pictures(4), batch_size=4)))
-    moved = move(batch, torch.device("cpu"))
+    cpu = torch.device("cpu")
+    moved = move(batch, cpu, channels_last=True)
     assert moved.images.is_contiguous(memory_format=torch.channels_last)
+    assert move(batch, cpu, channels_last=False).images.is_contiguous()
     assert torch.equal(moved.images, batch.images)
     assert torch.equal(moved.targets, batch.targets)

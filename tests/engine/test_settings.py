@@ -39,3 +39,9 @@ def test_counts_are_at_least_one(name: str):
 def test_settings_that_contradict_are_refused(changes: dict[str, Any], message: str):
     with pytest.raises(SettingError, match=message):
         TrainSettings(**changed(changes))
+
+
+@pytest.mark.parametrize("wrong", [{"patience": 0}, {"patience": -1}, {"min_delta": -0.1}])
+def test_early_stopping_out_of_range_is_refused(wrong: dict):
+    with pytest.raises(SettingError, match="early_stopping"):
+        EarlyStopping(**wrong)

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import TutelageError
-from tutelage.evaluation.cost import eval_mode, example, macs, num_parameters
+from tutelage.evaluation.cost import example, macs, num_parameters
 from tutelage.models import create
+from tutelage.taps import evaluating
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def test_modes_come_back_after_an_error_too():
     with pytest.raises(RuntimeError, match="channels"):
         macs(network, (4, 8, 8))
     assert [part.training for part in network.modules()] == [True, True, False]
-    with pytest.raises(TutelageError), eval_mode(network):
+    with pytest.raises(TutelageError), evaluating(network):
         raise TutelageError
     assert network.training
 

@@ -186,7 +186,7 @@ def test_modes_come_back_after_a_failing_dry_run():
 def test_shapes_are_those_of_an_observation_without_the_batch():
     network = small()
     network.tap(["0"])
-    assert network.shape(("0",)) == ObservationShape((3,), {"0": (2, 2, 2)})
+    assert shape_of(network.dry_run(("0",))) == ObservationShape((3,), {"0": (2, 2, 2)})
     nested = Observation(None, {}, {"half": Observation(torch.zeros(5, 2))})
     assert shape_of(nested) == ObservationShape(None, {}, {"half": ObservationShape((2,))})
 
@@ -200,10 +200,9 @@ def test_stages_are_found_in_the_networks_own_size():
 
 def test_without_a_spec_the_size_must_be_said():
     network = small(None)
-    assert network.shape((), (1, 2, 2)).output == (3,)
-    for ask in (network.dry_run, network.shape):
-        with pytest.raises(NetworkError, match="input size is not known"):
-            ask(())
+    assert shape_of(network.dry_run((), (1, 2, 2))).output == (3,)
+    with pytest.raises(NetworkError, match="input size is not known"):
+        network.dry_run(())
 
 
 class Skips(nn.Module):

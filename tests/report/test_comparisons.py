@@ -176,6 +176,23 @@ def test_under_training_is_told_beyond_one_point(long: float, told: bool):
         assert "1.2 points" in made.notes[-1]
 
 
+def timed(row: str, seconds: float) -> list[Line]:
+    made = [trial(row, seed, accuracy) for seed, accuracy in enumerate(ACCURACIES[row])]
+    for line in made:
+        line["record"]["seconds"] = seconds
+    return made
+
+
+@pytest.mark.parametrize(("seconds", "short"), [(39.0, False), (40.0, False), (50.0, True)])
+def test_a_long_control_must_be_long(seconds: float, short: bool):
+    have = [*timed("short", 10.0), *timed("long", 40.0), *timed("kd", seconds)]
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), have)
+    assert row_of(made, "kd")["verdict"] == ("control too short" if short else "shown")
+    told = [note for note in made.notes if note.startswith("Control too short")]
+    assert bool(told) == short
+    assert all("kd took 1.25 times the training time of long" in note for note in told)
+
+
 def test_stale_lines_are_named_and_in_no_mean():
     stale = lines(kd=[0.99, 0.99])
     made = make_table(spec(*ACCURACIES, controls=CONTROLS), lines(**ACCURACIES), stale)

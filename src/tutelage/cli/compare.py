@@ -8,6 +8,7 @@ import typer
 
 from tutelage import comparison
 from tutelage.cli import COMMAND
+from tutelage.errors import SettingError
 
 app = typer.Typer(add_completion=False)
 
@@ -38,6 +39,9 @@ def compare(
             "is run anew, and must end in the same weights, bit for bit.",
         ),
     ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table as Markdown.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object and nothing else.")
     ] = False,
@@ -51,7 +55,12 @@ def compare(
     chooses, it chooses on validation, without access to test. The table shows mean ± standard
     deviation over the seeds.
     """
+    if markdown and as_json:
+        raise SettingError("--markdown and --json exclude each other. Leave one out.")
     done = comparison.compare(
         spec, runs=runs, records=records, restamp=restamp, command=COMMAND.get()
     )
-    print(json.dumps({"spec": spec, "rows": done.table()}, indent=2) if as_json else done.text())
+    if as_json:
+        print(json.dumps({"spec": spec, "rows": done.table()}, indent=2))
+    else:
+        print(done.markdown() if markdown else done.text())

@@ -17,7 +17,7 @@ from typer.main import get_command
 
 from tutelage import __version__
 from tutelage.cli import COMMAND
-from tutelage.errors import Interrupted, NoEffectWarning, RecipeError, TutelageError, one_of
+from tutelage.errors import Interrupted, RecipeError, TutelageError, one_of
 
 __all__ = ["VERBS", "main"]
 
@@ -98,12 +98,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     COMMAND.set(shlex.join(["tutelage", *arguments]))
     with warnings.catch_warnings():
-        warnings.simplefilter("always", NoEffectWarning)
+        warnings.simplefilter("default", UserWarning)
         warnings.showwarning = _show_warning(warnings.showwarning)
         try:
             result = get_command(app).main(arguments, prog_name="tutelage", standalone_mode=False)
         except Interrupted as error:
-            return _interrupted(str(error), arguments, 128 + error.signal)
+            code = 128 + error.signal
+            if error.finished and arguments[0] == "train":
+                return _say(str(error), code)
+            return _interrupted(str(error), arguments, code)
         except TutelageError as error:
             return _refuse(str(error))
         except typer.TyperException as error:
@@ -121,8 +124,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
-    return _BAD_INPUT
+    return _say(f"error: {sentence}", _BAD_INPUT)
+
+
+def _say(sentence: str, code: int) -> int:
+    print(sentence, file=sys.stderr)
+    return code
 
 
 def _interrupted(sentence: str, arguments: list[str], code: int) -> int:
@@ -131,8 +138,7 @@ def _interrupted(sentence: str, arguments: list[str], code: int) -> int:
         needed = _RESUMABLE[arguments[0]]
         more = [needed] if needed and needed not in arguments else []
         sentence += f" Go on with: {shlex.join(['tutelage', *arguments, *more])}"
-    print(sentence, file=sys.stderr)
-    return code
+    return _say(sentence, code)
 
 
 def _os_sentence(error: OSError) -> str:
@@ -153,7 +159,7 @@ def _os_sentence(error: OSError) -> str:
 
 
 def _show_warning(otherwise: Any) -> Any:
-    """Prints ours as one plain line; others go the usual way."""
+    """Prints what is meant for the user as one plain line; others go the usual way."""
 
     def show(
         message: Warning | str,
@@ -163,7 +169,7 @@ def _show_warning(otherwise: Any) -> Any:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        if issubclass(category, NoEffectWarning):
+        if issubclass(category, UserWarning):
             print(f"note: {message}", file=sys.stderr)
         else:
             otherwise(message, category, filename, lineno, file, line)

@@ -29,6 +29,10 @@ class Comparison(NamedTuple):
         """The table in plain characters."""
         return self.result.text()
 
+    def markdown(self) -> str:
+        """The table as Markdown."""
+        return self.result.markdown()
+
 
 def compare(
     spec: str | Path | Mapping[str, Any],

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -10,13 +11,14 @@ from typing import Any, final
 
 import torch
 
-from tutelage.build import build, identity_parts
+from tutelage.build import build
 from tutelage.comparison.spec import Spec
 from tutelage.engine import resolve_device
 from tutelage.errors import NonFiniteError, RunError
+from tutelage.identity import identity_parts
 from tutelage.provenance import digest, git_commit, versions
-from tutelage.recipes import Recipe, plain
-from tutelage.records import RunFolder, append_line, read_lines, write_atomic
+from tutelage.recipes import Recipe, plain, read_recipe
+from tutelage.records import RunFolder, append_line, read_lines, remove, write_atomic
 from tutelage.runs import read_test, train
 
 __all__ = ["Line", "Trials"]
@@ -59,9 +61,14 @@ class Trials:
         """
         key = digest(plain(recipe))
         if key not in self._known_parts:
-            device = resolve_device(recipe.train.device).type
+            built = build(recipe, with_test=False)
             self._known_parts[key] = identity_parts(
-                build(recipe, with_test=False), torch.get_num_threads(), device, versions()
+                recipe,
+                built.content,
+                built.code,
+                threads=torch.get_num_threads(),
+                device=resolve_device(recipe.train.device).type,
+                versions=versions(),
             )
         return self._known_parts[key]
 
@@ -134,6 +141,7 @@ class Trials:
         name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', row)}-seed{recipe.seed}-{identity[:8]}"
         folder = RunFolder(self._runs / name)
         if not folder.finished:
+            _clear_other_recipe(folder, recipe)
             return train(
                 recipe,
                 name=name,
@@ -158,6 +166,17 @@ class Trials:
         self._records.parent.mkdir(parents=True, exist_ok=True)
         append_line(self._records, line)
         self._lines.append(line)
+
+
+def _clear_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
+    """Removes an unfinished run of this identity that only its own recipe could continue."""
+    if folder.recipe.is_file() and plain(read_recipe(folder.recipe)) != plain(recipe):
+        warnings.warn(
+            f"The unfinished run in {folder.path} was begun with other settings that change no "
+            "weights (such as log_every, or where files lie), and is begun anew.",
+            stacklevel=2,
+        )
+        remove(folder.path)
 
 
 def _end(line: Line) -> str:

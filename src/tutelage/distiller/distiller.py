@@ -206,6 +206,14 @@ class Distiller(nn.Module):
             assert isinstance(method, Method)
             yield name, method
 
+    def _require_no_labels(self) -> None:
+        for name, method in self.named_methods():
+            if method.needs.labels == "class":
+                raise SettingError(
+                    f"{name} looks at class labels, but the distiller was called without targets. "
+                    "Give them, or leave the method out."
+                )
+
     def _to_pixels(self, images: Tensor) -> Tensor:
         if self._normalized:
             return images * self._std + self._mean
@@ -301,6 +309,7 @@ class Distiller(nn.Module):
                 "neither."
             )
         if targets is None:
+            self._require_no_labels()
             targets = self.task.example_targets(len(images)).to(images.device)
         seen_t = tuple(
             one.observe(
@@ -322,15 +331,18 @@ def _as_modules(methods: Mapping[str, nn.Module]) -> nn.ModuleDict:
 
 
 def _as_teacher(teacher: nn.Module | Teacher, student: Network) -> Teacher:
-    if not isinstance(teacher, nn.Module):
-        return teacher
+    network = teacher.network if isinstance(teacher, LiveTeacher) else teacher
+    if not isinstance(network, nn.Module):
+        return teacher  # pyright: ignore[reportReturnType] - no module, so it is a Teacher
     trained = {id(parameter) for parameter in student.parameters()}
-    if any(id(parameter) in trained for parameter in teacher.parameters()):
+    if any(id(parameter) in trained for parameter in network.parameters()):
         raise TeacherError(
             "Student and teacher share weights, but a teacher is frozen. Give a copy as teacher: "
             "copy.deepcopy(student)."
         )
-    return LiveTeacher(teacher if isinstance(teacher, Network) else Network(teacher))
+    if isinstance(teacher, LiveTeacher):
+        return teacher
+    return LiveTeacher(network if isinstance(network, Network) else Network(network))
 
 
 def _known_size(student: Network, teachers: tuple[Teacher, ...]) -> tuple[int, int, int] | None:

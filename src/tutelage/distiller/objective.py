@@ -129,14 +129,6 @@ class Objective:
             if not isinstance(value, Schedule):
                 _check_weight(what, value)
 
-    @property
-    def scheduled(self) -> bool:
-        """Whether any weight depends on progress."""
-        return any(
-            isinstance(weight, Schedule) and weight.kind != "constant"
-            for weight in (self.task_weight, *self.weights.values())
-        )
-
     def __call__(
         self,
         supervised: Float[Tensor, ""],

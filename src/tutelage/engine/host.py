@@ -1,6 +1,7 @@
 """What training asks of its process: memory, a quiet end, and to leave all else as it was."""
 
 import ctypes
+import os
 import platform
 import signal
 import threading
@@ -11,7 +12,17 @@ from typing import final
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
-__all__ = ["Stop", "keep_freed_memory", "stopping", "undisturbed"]
+from tutelage.engine.settings import TrainSettings
+from tutelage.errors import OutOfMemoryError, SettingError
+
+__all__ = [
+    "Stop",
+    "keep_freed_memory",
+    "memory_in_words",
+    "require_one_process",
+    "stopping",
+    "undisturbed",
+]
 
 # mallopt's parameters, from glibc's malloc.h
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -31,6 +42,37 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20))
     return all(libc.mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def require_one_process() -> None:
+    """Refuses to train in several processes, which the loaders are not yet told of.
+
+    Raises:
+        SettingError: a launcher has started more than one.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        raise SettingError(
+            f"A launcher has started {count} processes, and runs train in one for now: each would "
+            "see the same pictures. Start one, or use tutelage.Distiller in a loop of your own."
+        )
+
+
+@contextmanager
+def memory_in_words(device: torch.device, settings: TrainSettings) -> Iterator[None]:
+    """Turns a device's lack of memory into a sentence.
+
+    Raises:
+        OutOfMemoryError: with the remedies.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise OutOfMemoryError(
+            f"The memory of {device} does not suffice for {settings.batch_size} samples per step. "
+            f"Lower train.batch_size, or raise train.accumulate above {settings.accumulate} to "
+            "work on smaller pieces."
+        ) from None
 
 
 @contextmanager

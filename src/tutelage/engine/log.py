@@ -11,6 +11,7 @@ from typing import Any, final
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from torch import Tensor
 
 from tutelage.distiller import Output
@@ -144,13 +145,18 @@ class Display:
         self._task: TaskID | None = None
         if shown and console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                # At 80 columns the name gives way first, then the bar; numbers and time stay.
+                TextColumn(
+                    "{task.description}",
+                    table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1, max_width=32),
+                ),
+                BarColumn(bar_width=16),
                 TextColumn("{task.completed}/{task.total}"),
-                TextColumn("{task.fields[numbers]}"),
+                TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
                 TimeRemainingColumn(),
                 console=console,
                 transient=True,
+                expand=True,
             )
 
     def __enter__(self) -> "Display":

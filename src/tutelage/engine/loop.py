@@ -4,7 +4,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from functools import partial
 from typing import Any, NamedTuple, final
 
 import torch
@@ -16,12 +15,18 @@ from tutelage import rng
 from tutelage.data.loader import EvalLoader, TrainLoader
 from tutelage.distiller import Distiller
 from tutelage.engine.checkpoint import Progress, restore, save_checkpoint
-from tutelage.engine.host import keep_freed_memory, stopping, undisturbed
+from tutelage.engine.host import (
+    keep_freed_memory,
+    memory_in_words,
+    require_one_process,
+    stopping,
+    undisturbed,
+)
 from tutelage.engine.log import Display, Log
-from tutelage.engine.optim import OPTIMIZERS, SCHEDULES, keep_only
+from tutelage.engine.optim import keep_only, make_optimizer
 from tutelage.engine.phases import end_phase, move, phase_ends
 from tutelage.engine.settings import TrainSettings
-from tutelage.errors import Interrupted, OutOfMemoryError, SettingError, nearest
+from tutelage.errors import Interrupted, SettingError, nearest
 from tutelage.provenance import hardware, versions
 from tutelage.records import RunFolder
 from tutelage.types import Batch
@@ -39,6 +44,7 @@ class Trained(NamedTuple):
         phases: what was found at the end of each phase.
         threads: of the CPU, that it was trained with.
         kept_memory: whether glibc was told to keep freed memory.
+        signal: that asked the run to stop when it was at its end already.
     """
 
     steps: int
@@ -47,6 +53,7 @@ class Trained(NamedTuple):
     phases: tuple[dict[str, Any], ...]
     threads: int
     kept_memory: bool
+    signal: int | None = None
 
 
 def resolve_device(name: str) -> torch.device:
@@ -99,21 +106,22 @@ def fit(
     device = resolve_device(settings.device)
     ends = phase_ends(settings.steps, settings.phases)
     display = Display(title, settings.steps, shown=shown)
-    with stopping() as stop, undisturbed(device), display:
+    require_one_process()
+    with memory_in_words(device, settings), stopping() as stop, undisturbed(device), display:
         session = _Session(distiller, data, settings, folder, device)
         try:
             session.begin(seed)
             while session.ended is None:
-                batch = move(data.batch(session.step), device)
+                batch = move(data.batch(session.step), device, channels_last=settings.channels_last)
                 session.train_step(batch)
                 display.advance(session.step)
-                if session.due(settings.log_every):
-                    display.numbers(session.step, session.write_log(), session.seconds_left)
                 if session.step in ends:
                     session.end_phase(held_out, batch)
                 if settings.evaluate_every and session.step % settings.evaluate_every == 0:
                     session.judge(validate)
                 session.decide_end()
+                if session.due(settings.log_every):
+                    display.numbers(session.step, session.write_log(), session.seconds_left)
                 if stop.signal or session.due(settings.checkpoint_every):
                     session.save()
                 if stop.signal and session.ended is None:
@@ -121,15 +129,9 @@ def fit(
                         f"Stopped at step {session.step} of {settings.steps}; all is saved.",
                         stop.signal,
                     )
-        except torch.OutOfMemoryError:
-            raise OutOfMemoryError(
-                f"The memory of {device} does not suffice for {settings.batch_size} "
-                "samples per step. Lower train.batch_size, or raise train.accumulate above "
-                f"{settings.accumulate} to work on smaller pieces."
-            ) from None
         finally:
             session.close()
-    return session.trained()
+    return session.trained(stop.signal)
 
 
 @final
@@ -149,8 +151,7 @@ class _Session:
         self._kept_memory = settings.keep_memory and keep_freed_memory()
         if settings.channels_last:
             distiller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._raw = _named(OPTIMIZERS, settings.optimizer)(distiller.trainable_parameters())
-        self._schedule = _named(SCHEDULES, settings.schedule)(self._raw, settings.steps)
+        self._raw, self._schedule = make_optimizer(distiller.trainable_parameters(), settings)
         self._accelerator = _accelerator(settings, device, folder)
         if settings.compile:
             distiller.compile()
@@ -210,13 +211,14 @@ class _Session:
         """If it goes on like this."""
         return self.seconds / max(self.step, 1) * (self._settings.steps - self.step)
 
+    @property
+    def _lr(self) -> float:
+        """Of the next step."""
+        return float(self._schedule.get_last_lr()[0])
+
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, happens now."""
-        return self.step % every == 0 or self.ended is not None or self._last
-
-    @property
-    def _last(self) -> bool:
-        return self.step == self._settings.steps
+        return self.step % every == 0 or self.ended is not None
 
     def train_step(self, batch: Batch) -> None:
         """One optimizer step. Nothing here waits for the device."""
@@ -244,7 +246,7 @@ class _Session:
 
     def write_log(self) -> dict[str, float]:
         """Writes the interval's line."""
-        return self._log.write(self.step, self._schedule.get_last_lr()[0])
+        return self._log.write(self.step, self._lr)
 
     def end_phase(self, held_out: EvalLoader, batch: Batch) -> None:
         """Lets methods decide, and tells the optimizer what they dropped."""
@@ -254,8 +256,9 @@ class _Session:
             len(self._at.phases),
             held_out,
             batch,
-            lr=self._schedule.get_last_lr()[0],
+            lr=self._lr,
             progress=self.step / self._settings.steps,
+            autocast=self._accelerator.autocast,  # pyright: ignore[reportArgumentType]
         )
         if any(findings.changed for findings in found.values()):
             keep_only(self._raw, self._distiller.trainable_parameters())
@@ -279,11 +282,11 @@ class _Session:
     def decide_end(self) -> None:
         """Sets `ended` if the run is over."""
         rule, limit = self._settings.early_stopping, self._settings.max_minutes
-        if self._last:
+        if self.step == self._settings.steps:
             self.ended = "steps"
         elif rule and self._at.waited >= rule.patience:
             self.ended = "early_stopping"
-        elif limit is not None and self.seconds >= 60 * limit:
+        elif limit is not None and self.step > 0 and self.seconds >= 60 * limit:
             self.ended = "max_minutes"
 
     def save(self) -> None:
@@ -306,7 +309,7 @@ class _Session:
         self._accelerator.unwrap_model(self._module, keep_fp32_wrapper=False)
         self._distiller.eval()
 
-    def trained(self) -> Trained:
+    def trained(self, signal: int | None) -> Trained:
         """The result."""
         assert self.ended is not None
         assert self._at.setting is not None
@@ -317,6 +320,7 @@ class _Session:
             self._at.phases,
             self._at.setting["threads"],
             self._kept_memory,
+            signal,
         )
 
 
@@ -324,10 +328,6 @@ def _micro_batches(batch: Batch, pieces: int) -> Iterator[Batch]:
     """Cuts a batch into equal parts, each with its share of the labelled samples."""
     for number in range(pieces):
         yield pytree.tree_map(lambda value: value[number::pieces], batch)  # noqa: B023
-
-
-def _named(index: dict[str, Callable[..., Any]], entry: dict[str, Any]) -> Callable[..., Any]:
-    return partial(index[entry["name"]], **{k: v for k, v in entry.items() if k != "name"})
 
 
 def _setting(device: torch.device) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The signatures here are what a recipe may say of them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
@@ -15,9 +16,10 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
 )
 
+from tutelage.engine.settings import TrainSettings
 from tutelage.errors import SettingError
 
-__all__ = ["OPTIMIZERS", "SCHEDULES", "keep_only"]
+__all__ = ["OPTIMIZERS", "SCHEDULES", "keep_only", "make_optimizer"]
 
 Parameters = Iterable[nn.Parameter]
 
@@ -101,6 +103,40 @@ SCHEDULES: dict[str, Callable[..., LRScheduler]] = {
     "multistep": multistep,
     "constant": constant,
 }
+
+
+def make_optimizer(
+    parameters: Parameters, settings: TrainSettings
+) -> tuple[Optimizer, LRScheduler]:
+    """The optimizer and the schedule of a run.
+
+    Raises:
+        SettingError: a setting is out of range, or nothing is to be trained.
+    """
+    trained = list(parameters)
+    if not trained:
+        raise SettingError("Nothing is to be trained: the student's parameters are all frozen.")
+    optimizer, schedule = settings.optimizer, settings.schedule
+    try:
+        made = OPTIMIZERS[optimizer["name"]](trained, **_without_name(optimizer))
+    except (ValueError, ZeroDivisionError) as error:
+        raise SettingError(_refusal("optimizer", optimizer, error)) from None
+    try:
+        return made, SCHEDULES[schedule["name"]](made, settings.steps, **_without_name(schedule))
+    except (ValueError, ZeroDivisionError) as error:
+        raise SettingError(_refusal("schedule", schedule, error)) from None
+
+
+def _without_name(entry: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != "name"}
+
+
+def _refusal(what: str, entry: dict[str, Any], error: Exception) -> str:
+    given = ", ".join(f"{key} {value}" for key, value in _without_name(entry).items())
+    return (
+        f"The {what} {entry['name']} cannot be made with {given} ({error}). "
+        f"Change train.{what} or the number of steps."
+    )
 
 
 def keep_only(optimizer: Optimizer, parameters: Parameters) -> None:

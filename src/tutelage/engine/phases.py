@@ -1,16 +1,16 @@
 """The end of a phase: what a method may look at before it decides."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import final
 
 import torch
-from torch import nn
 from torch.utils import _pytree as pytree
 
 from tutelage.data.loader import EvalLoader
 from tutelage.distiller import Distiller
+from tutelage.taps import evaluating, set_mode
 from tutelage.types import Batch, Findings, TransferBatch
 
 __all__ = ["end_phase", "phase_ends"]
@@ -33,6 +33,7 @@ def end_phase(
     *,
     lr: float,
     progress: float,
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Findings]:
     """Lets every method decide.
 
@@ -41,13 +42,14 @@ def end_phase(
         training: the batch that a virtual step is taken on.
         lr: of that step.
         progress: finished fraction of the run.
+        autocast: makes the context of the run's precision.
 
     Returns:
         Method → what it found; methods that decide nothing are left out.
     """
     found = {}
     for name, method in distiller.named_methods():
-        phase = _Phase(distiller, name, number, held_out, training, lr, progress)
+        phase = _Phase(distiller, name, number, held_out, training, lr, progress, autocast)
         findings = method.end_phase(phase)
         if findings is not None:
             found[name] = findings
@@ -67,10 +69,11 @@ class _Phase:
         training: Batch,
         lr: float,
         progress: float,
+        autocast: Callable[[], AbstractContextManager[None]],
     ) -> None:
         self._distiller, self._method = distiller, method
         self._number, self._held_out, self._training = number, held_out, training
-        self._lr, self._progress = lr, progress
+        self._lr, self._progress, self._autocast = lr, progress, autocast
 
     @property
     def number(self) -> int:
@@ -78,8 +81,8 @@ class _Phase:
 
     def held_out(self) -> Iterator[TransferBatch]:
         for batch in self._held_out:
-            with _mode(self._distiller, training=False), torch.no_grad():
-                seen = _observe(self._distiller, move(batch, self._training.images.device))
+            with evaluating(self._distiller), self._autocast():
+                seen = _observe(self._distiller, _move_like(batch, self._training))
             yield seen
 
     def lookahead(self, terms: Iterable[str]) -> float:
@@ -87,7 +90,11 @@ class _Phase:
         before = {name: value.clone() for name, value in module.state_dict().items()}
         parameters = list(module.trainable_parameters())
         try:
-            with torch.random.fork_rng(devices=_cuda_devices()), _mode(module, training=True):
+            with (
+                torch.random.fork_rng(devices=_cuda_devices()),
+                set_mode(module, training=True),
+                self._autocast(),
+            ):
                 loss = module.weighted_terms(
                     self._method, tuple(terms), _observe(module, self._training), self._progress
                 )
@@ -112,18 +119,6 @@ class _Phase:
         return total / max(count, 1)
 
 
-@contextmanager
-def _mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    """Inside, all of the module trains or evaluates; then each part does what it did."""
-    modes = {part: part.training for part in module.modules()}
-    module.train(training)
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
-
-
 def _cuda_devices() -> range:
     return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
 
@@ -134,7 +129,14 @@ def _observe(distiller: Distiller, batch: Batch) -> TransferBatch:
     )
 
 
-def move(batch: Batch, device: torch.device) -> Batch:
-    """The batch on a device, images channels last."""
+def move(batch: Batch, device: torch.device, *, channels_last: bool) -> Batch:
+    """The batch on a device, its images in a memory format."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     moved = pytree.tree_map(lambda value: value.to(device, non_blocking=True), batch)
-    return replace(moved, images=moved.images.contiguous(memory_format=torch.channels_last))
+    return replace(moved, images=moved.images.contiguous(memory_format=layout))
+
+
+def _move_like(batch: Batch, other: Batch) -> Batch:
+    images = other.images
+    last = images.is_contiguous(memory_format=torch.channels_last)
+    return move(batch, images.device, channels_last=last)

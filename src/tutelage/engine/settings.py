@@ -23,6 +23,14 @@ class EarlyStopping:
     patience: int = 5
     min_delta: float = 0.0
 
+    def __post_init__(self) -> None:
+        _at_least_one("early_stopping.patience", self.patience)
+        if not 0 <= self.min_delta < 1:
+            raise SettingError(
+                f"early_stopping.min_delta is a share in [0, 1), but is {self.min_delta}; 0.001 is "
+                "a tenth of a point."
+            )
+
 
 @dataclass(frozen=True)
 class TrainSettings:

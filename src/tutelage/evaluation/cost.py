@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.backends import mha
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["eval_mode", "example", "macs", "num_parameters"]
+from tutelage.taps import evaluating
+
+__all__ = ["example", "macs", "num_parameters"]
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -39,22 +41,9 @@ def macs(network: nn.Module, image_size: tuple[int, int, int]) -> int:
     """
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     counter = FlopCounterMode(display=False)
-    with eval_mode(network), _no_fused_attention(), counter:
+    with evaluating(network), _no_fused_attention(), counter:
         torch.func.functional_call(network, buffers, (example(network, image_size),))
     return counter.get_total_flops() // 2
-
-
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Inside, eval mode without gradients; after, each part of `module` in its own mode again."""
-    modes = {part: part.training for part in module.modules()}
-    try:
-        module.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def example(module: nn.Module, image_size: tuple[int, int, int], batch_size: int = 1) -> Tensor:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.errors import SettingError
-from tutelage.evaluation.cost import eval_mode, example
+from tutelage.evaluation.cost import example
+from tutelage.taps import evaluating
 
 __all__ = ["Latency", "latency"]
 
@@ -63,7 +64,7 @@ def latency(
             "A latency needs at least 1 image, 1 round and 0 rounds of warm-up, but got "
             f"batch_size={batch_size}, rounds={rounds}, warmup={warmup}. Raise what is too small."
         )
-    with _moved(module, device), eval_mode(module):
+    with _moved(module, device), evaluating(module):
         images = example(module, image_size, batch_size)
         images = images if device is None else images.to(device)
         seconds = [_time(module, images) for _ in range(warmup + rounds)][warmup:]

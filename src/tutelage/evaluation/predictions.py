@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from tutelage.models.network import Network
+from tutelage.taps import evaluating
 from tutelage.types import Batch
 
 __all__ = ["Predictions", "predict"]
@@ -36,6 +37,7 @@ def predict(
     *,
     device: torch.device,
     precision: str = "fp32",
+    channels_last: bool = True,
     max_pictures: int | None = None,
 ) -> Predictions:
     """Runs a network in eval mode; modes are restored.
@@ -44,27 +46,21 @@ def predict(
         network: is moved to `device`.
         batches: un-augmented.
         precision: "bf16" runs under autocast.
+        channels_last: memory format of the images.
         max_pictures: stop after the batch that reaches this number.
     """
     network.to(device)
-    modes = {child: child.training for child in network.modules()}
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     seen = 0
-    try:
-        network.eval()
-        with (
-            torch.no_grad(),
-            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
-        ):
-            for batch in batches:
-                assert batch.index is not None
-                images = batch.images.to(device, memory_format=torch.channels_last)
-                output = network(images).float().cpu()
-                parts.append((output, batch.targets, batch.has_label, batch.index))
-                seen += len(output)
-                if max_pictures is not None and seen >= max_pictures:
-                    break
-    finally:
-        for child, mode in modes.items():
-            child.training = mode
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    with evaluating(network), autocast:
+        for batch in batches:
+            assert batch.index is not None
+            images = batch.images.to(device).contiguous(memory_format=layout)
+            output = network(images).float().cpu()
+            parts.append((output, batch.targets, batch.has_label, batch.index))
+            seen += len(output)
+            if max_pictures is not None and seen >= max_pictures:
+                break
     return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from torch.utils import _pytree as pytree
 
 from tutelage.errors import NetworkError
-from tutelage.taps import Recorder, Stage, find_stages
+from tutelage.taps import Recorder, Stage, evaluating, find_stages
 from tutelage.types import InputSpec, Observation, ObservationShape
 
 __all__ = ["Network"]
@@ -127,28 +127,16 @@ class Network(nn.Module):
         """The candidate taps, from one dry run."""
         return find_stages(self.module, self.prepare(self.example(image_size)))
 
-    def shape(
+    def dry_run(
         self, taps: Sequence[str], image_size: tuple[int, int, int] | None = None
-    ) -> ObservationShape:
-        """The shapes of an observation, from one dry run in eval mode.
+    ) -> Observation:
+        """One observation of two gray pictures in eval mode; modes are restored.
 
         Raises:
             NetworkError: a tap puts out something else than a map, or is never reached.
         """
-        return shape_of(self.dry_run(taps, image_size))
-
-    def dry_run(
-        self, taps: Sequence[str], image_size: tuple[int, int, int] | None = None
-    ) -> Observation:
-        """One observation of two gray pictures in eval mode; modes are restored."""
-        modes = {child: child.training for child in self.modules()}
-        try:
-            self.eval()
-            with torch.no_grad():
-                seen = self.observe(self.example(image_size), taps)
-        finally:
-            for child, mode in modes.items():
-                child.training = mode
+        with evaluating(self):
+            seen = self.observe(self.example(image_size), taps)
         for name, value in seen.features.items():
             if not isinstance(value, Tensor) or value.ndim != 4:
                 raise NetworkError(

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tutelage import rng
 from tutelage.errors import CheckpointError, RunError
 from tutelage.models import create
 from tutelage.models.checkpoints import load_into, read_description, read_state, save_state
@@ -106,6 +107,7 @@ def read_network(run: Path) -> tuple[Network, Description]:
         raise CheckpointError(
             f"{path} holds weights, but is no student that tutelage has written. Name a run folder."
         ) from None
-    network = description.make()
+    with rng.part(0, "load"):  # drawn for nothing; the caller's generator shall not move
+        network = description.make()
     load_into(network.module, read_state(path), str(path))
     return network.eval(), description

@@ -106,6 +106,8 @@ def _row(
         held = [trials[controls[which]] for which in ("short", "long")]
         gains = [_gain(own, control) for control in held]
         said = "no control" if any(map(_failed, held)) else verdict(gains)
+        if _times_longer(own, held[1]) > 1:
+            said = "control too short"
         row |= {"over_short": gains[0], "over_long": gains[1], "verdict": said}
     return row
 
@@ -122,6 +124,17 @@ def _gain(own: Mapping[int, Line], control: Mapping[int, Line]) -> Interval | No
         _points({seed: own[seed] for seed in shared}),
         _points({seed: control[seed] for seed in shared}),
     )
+
+
+def _times_longer(own: Mapping[int, Line], control: Mapping[int, Line]) -> float:
+    """How many times the control's training time a row took, on the seeds of both; 0 if none."""
+    shared = own.keys() & control.keys()
+    if not shared or _failed(own) or _failed(control):
+        return 0.0
+    row, long = (
+        _mean([trials[seed]["record"]["seconds"] for seed in shared]) for trials in (own, control)
+    )
+    return row / long
 
 
 def _chosen(name: str, own: Mapping[int, Line], lines: Sequence[Line]) -> str:
@@ -172,9 +185,7 @@ def _notes(
         if chosen:
             notes.append(f"{name}: {chosen}; validation accuracy in %, first seed.")
     if controls:
-        notes += _notes_on_controls(
-            controls, [trials[controls[which]] for which in ("short", "long")]
-        )
+        notes += _notes_on_controls(controls, trials)
     if stale:
         rows = sorted({line["row"] for line in stale})
         notes.append(
@@ -185,8 +196,9 @@ def _notes(
 
 
 def _notes_on_controls(
-    controls: Mapping[str, str], held: Sequence[Mapping[int, Line]]
+    controls: Mapping[str, str], trials: Mapping[str, Mapping[int, Line]]
 ) -> list[str]:
+    held = [trials[controls[which]] for which in ("short", "long")]
     if any(not control or _failed(control) for control in held):
         return []
     notes = [
@@ -194,6 +206,13 @@ def _notes_on_controls(
         f"the paired differences over both controls ({controls['short']}, {controls['long']}) "
         "lie above 0."
     ]
+    for name, own in trials.items():
+        factor = 0.0 if name in controls.values() else _times_longer(own, held[1])
+        if factor > 1:
+            notes.append(
+                f"Control too short: {name} took {factor:.2f} times the training time of "
+                f"{controls['long']}. Give that more steps."
+            )
     short, long = (_mean(_points(control)) for control in held)
     if long - short > UNDER_TRAINED:
         notes.append(

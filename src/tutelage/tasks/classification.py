@@ -74,7 +74,3 @@ class Classification:
         """How many labelled samples the largest logit names rightly."""
         truth = targets if targets.ndim == 1 else targets.argmax(dim=1)
         return ((output.argmax(dim=1) == truth) & has_label).sum().float()
-
-    def decode(self, output: Float[Tensor, "n k"]) -> Int64[Tensor, " n"]:
-        """The class of the largest logit."""
-        return output.argmax(dim=1)
