@@ -28,8 +28,9 @@ def test_there_are_code_blocks() -> None:
 
 def test_commands_in_the_documents_exist() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    fenced = re.findall(r"```\n(.*?)```", text, re.DOTALL)
-    quoted = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    fence = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+    fenced = fence.findall(text)
+    quoted = re.findall(r"`([^`\n]+)`", fence.sub("", text))
     code = [*fenced, *quoted]
     lines = [line for block in code for line in block.splitlines()]
     verbs = {match[1] for line in lines if (match := re.match(r"tutelage ([a-z]+)", line))}

@@ -20,7 +20,6 @@ from tutelage.models.network import Network
 from tutelage.models.saved import Description, read_network
 from tutelage.recipes import Recipe
 from tutelage.tasks import Classification
-from tutelage.teachers import LiveTeacher
 from tutelage.types import InputSpec
 
 __all__ = ["EVALUATION_BATCH", "Built", "build"]
@@ -89,7 +88,7 @@ def build(
     _check(recipe, source, network, guide)
     distiller = Distiller(
         network,
-        None if guide is None else LiveTeacher(guide),
+        guide,
         methods=_methods(recipe.methods),
         task=task,
         task_weight=_strength(recipe.task_weight),

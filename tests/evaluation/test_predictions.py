@@ -56,11 +56,6 @@ def test_modes_are_restored_when_a_network_fails():
     assert network.module.training
 
 
-def test_it_stops_after_the_batch_that_reaches_enough():
-    batches = EvalLoader(digits().test, batch_size=40)
-    assert len(predict(Network(Brightness()), batches, device=CPU, max_pictures=100).index) == 120
-
-
 def test_bfloat16_gives_float32_close_to_the_same():
     network = Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
     batches = EvalLoader(digits().test, batch_size=500)

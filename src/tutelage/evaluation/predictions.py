@@ -38,7 +38,6 @@ def predict(
     device: torch.device,
     precision: str = "fp32",
     channels_last: bool = True,
-    max_pictures: int | None = None,
 ) -> Predictions:
     """Runs a network in eval mode; modes are restored.
 
@@ -47,11 +46,9 @@ def predict(
         batches: un-augmented.
         precision: "bf16" runs under autocast.
         channels_last: memory format of the images.
-        max_pictures: stop after the batch that reaches this number.
     """
     network.to(device)
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    seen = 0
     layout = torch.channels_last if channels_last else torch.contiguous_format
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     with evaluating(network), autocast:
@@ -60,7 +57,4 @@ def predict(
             images = batch.images.to(device).contiguous(memory_format=layout)
             output = network(images).float().cpu()
             parts.append((output, batch.targets, batch.has_label, batch.index))
-            seen += len(output)
-            if max_pictures is not None and seen >= max_pictures:
-                break
     return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
