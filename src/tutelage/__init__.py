@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tutelage import methods as methods
     from tutelage.comparison import compare as compare
     from tutelage.distiller import Distiller as Distiller
     from tutelage.distiller import Schedule as Schedule
