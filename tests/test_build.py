@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import distilled, recipe, train_teacher
-from torch import Tensor, nn
+from tiny import Pool, distilled, recipe, train_teacher
+from torch import Tensor
 
 from tutelage.build import Built, build
 from tutelage.data import Pictures
@@ -128,17 +128,6 @@ def test_another_number_of_classes_is_refused(
 
 
 # Objects given in Python
-
-
-class Pool(nn.Module):
-    """A student of somebody's own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(16, 10)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(nn.functional.adaptive_avg_pool2d(images, 4).flatten(1))
 
 
 def test_objects_take_the_place_of_entries(teacher: Path):

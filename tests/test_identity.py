@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import distilled, recipe, train_teacher
+from tiny import Pool, distilled, recipe, train_teacher
 from torch import nn
 
 from tutelage import provenance
@@ -51,17 +51,6 @@ def write_arrays(path: Path, change: int = 0) -> Path:
 
 
 # Objects given in Python
-
-
-class Pool(nn.Module):
-    """A student of somebody's own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(16, 10)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(nn.functional.adaptive_avg_pool2d(images, 4).flatten(1))
 
 
 def test_objects_are_told_by_class_source_and_weights():

@@ -7,6 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from tutelage.engine import TrainSettings
 from tutelage.runs import train
 
@@ -40,3 +43,14 @@ def train_teacher(runs: Path) -> Path:
     """Trains a network that is right more often than chance; its run folder."""
     learned = recipe(student={"name": "resnet8", "width": 8}, steps=40, batch_size=100)
     return train(learned, name="teacher", runs=runs, with_test=False, shown=False).folder
+
+
+class Pool(nn.Module):
+    """A student of somebody's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(nn.functional.adaptive_avg_pool2d(images, 4).flatten(1))
