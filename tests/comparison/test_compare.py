@@ -323,6 +323,24 @@ def test_a_row_takes_the_choice_of_the_row_that_it_is_like(runs: Path, trained: 
     assert tried == ["tuned", "tuned", "both", "both"]
 
 
+def test_of_several_keys_each_is_chosen_after_the_one_before_it(runs: Path):
+    choose = {KEY: [1e-12, 0.05], "task_weight": [1.0, 0.5]}
+    rows = {"tuned": {"set": {"train.steps": 20}, "choose": choose}}
+    done = run(spec(rows, seeds=[0]), runs)
+    lines = lines_of(file_of(runs))
+    tried = [
+        (line["settings"][KEY], line["settings"]["task_weight"])
+        for line in lines
+        if line["kind"] == "try"
+    ]
+    assert tried == [(1e-12, 1.0), (0.05, 1.0), (0.05, 0.5)]
+    (trial,) = [line for line in lines if line["kind"] == "trial"]
+    rate, weight = done.table()[0]["chosen"].split("; ")
+    assert rate.startswith(f"{KEY} 0.05 of (1e-12: ")
+    assert weight.startswith(f"task_weight {trial['settings']['task_weight']} of (1.0: ")
+    assert trial["settings"][KEY] == 0.05
+
+
 def test_rows_that_come_to_the_same_share_their_trials(runs: Path, trained: list[Any]):
     rows = {
         "fixed": {"set": {"train.steps": 20}},

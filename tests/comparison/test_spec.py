@@ -22,10 +22,10 @@ SPEC: dict[str, Any] = {
 
 
 def test_rows_differ_from_the_base_in_what_they_set():
-    spec = read_spec(SPEC | {"rows": {"a": {}, "b": {"set": {"student.width": 5, "seed": 9}}}})
+    spec = read_spec(SPEC | {"rows": {"a": {}, "b": {"set": {"student.width": 5}}}})
     a, b = (plain(spec.recipe(spec.settings(row), 1)) for row in ("a", "b"))
     assert (a["student"]["width"], b["student"]["width"]) == (2, 5)
-    assert a["seed"] == b["seed"] == 1  # seeds are those of the comparison
+    assert a["seed"] == b["seed"] == 1
     assert a["train"] == b["train"]
 
 
@@ -79,8 +79,9 @@ def test_a_specification_may_be_a_file(tmp_path: Path):
         ({"rows": {"a": {"choose": {"train.steps": [2, "x"]}}}}, ["train.steps", "'x'"]),
         (
             {"rows": {"a": {"choose": {"train.steps": [2, 3], "seed": [1, 2]}}}},
-            ["more than one key"],
+            ["a sets the seed", "`seeds`"],
         ),
+        ({"rows": {"a": {"set": {"seed": 9}}}}, ["a sets the seed", "`seeds`"]),
         ({"controls": {"short": "a", "long": "z"}}, ["'z'", "control", "Known: a"]),
         ({"controls": {"short": "a"}}, ["long", "missing"]),
         ({"controls": "nine"}, ["controls", "'nine'"]),

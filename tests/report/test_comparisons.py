@@ -45,7 +45,7 @@ def lines(**accuracies: list[float]) -> list[Line]:
 
 
 def spec(*rows: str, controls: Any = "none", note: str = "") -> dict[str, Any]:
-    return {"rows": {row: {} for row in rows}, "controls": controls, "note": note}
+    return {"rows": {row: {"choose": {}} for row in rows}, "controls": controls, "note": note}
 
 
 def table(**accuracies: list[float]) -> Table:
@@ -207,11 +207,30 @@ def test_what_was_chosen_is_told_with_all_that_was_tried():
         tries.append(trial("kd", 0, accuracy, kind="try", settings={key: weight}))
     tries.append(trial("kd", 0, 0, kind="try", settings={key: 30.0}, failed="kl became NaN"))
     have = [trial("kd", seed, 0.7, settings={key: 3.0}) for seed in (0, 1)]
-    made = make_table(spec("kd"), [*tries, *have])
+    asked = spec("kd")
+    asked["rows"]["kd"]["choose"] = {key: [0.3, 3.0, 30.0]}
+    made = make_table(asked, [*tries, *have])
     expected = f"{key} 3.0 of (0.3: 61.1, 3.0: 66.2, 30.0: fails)"
     assert row_of(made, "kd")["chosen"] == expected
     assert any(expected in note and "validation" in note for note in made.notes)
     assert row_of(made, "kd")["accuracy"] == pytest.approx(70.0)  # tries enter no mean
+
+
+def test_of_several_choices_each_is_told_with_its_own_tries():
+    def settings(lr: float, weight: float) -> dict[str, Any]:
+        return {"lr": lr, "weight": weight}
+
+    tries = [
+        trial("kd", 0, accuracy, kind="try", settings=settings(lr, weight))
+        for lr, weight, accuracy in ((0.1, 3, 0.6), (0.3, 3, 0.65), (0.3, 30, 0.7))
+    ]
+    have = [trial("kd", 0, 0.7, settings=settings(0.3, 30))]
+    asked = spec("kd")
+    asked["rows"]["kd"]["choose"] = {"lr": [0.1, 0.3], "weight": [3, 30]}
+    made = make_table(asked, [*tries, *have])
+    assert row_of(made, "kd")["chosen"] == (
+        "lr 0.3 of (0.1: 61.0, 0.3: 66.0); weight 30 of (3: 66.0, 30: 71.0)"
+    )
 
 
 # Rows that failed

@@ -84,12 +84,15 @@ def compare(
 def _settings(spec: Spec, name: str, trials: Trials, lines: list[Line]) -> dict[str, Any]:
     """A row's settings, with what it and the rows that it is like choose.
 
+    Keys are chosen one after the other: earlier ones at what was chosen, later ones at their first
+    value.
+
     Args:
         lines: the tries are added to them.
     """
     row = spec.rows[name]
     settings = _settings(spec, row.like, trials, lines) if row.like else {}
-    settings |= row.set
+    settings |= row.first()
     for key, values in row.choose.items():
         settings[key] = _choose(spec, name, settings, key, values, trials, lines)
     return settings

@@ -27,14 +27,19 @@ class Row(BaseModel):
         like: another row, whose settings and choice this one starts from; what it sets itself
             stands above both.
         set: dotted keys of the recipe → values.
-        choose: one dotted key → values to be tried on the first seed; the best on validation is
-            taken for all seeds. Tries have no access to test.
+        choose: dotted keys → values to be tried on the first seed; the best on validation is taken
+            for all seeds. Of several keys each is chosen after the one before it, at the first
+            value of those that follow. Tries have no access to test.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     like: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     choose: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+
+    def first(self) -> dict[str, Any]:
+        """What it sets, and the first value of whatever it chooses."""
+        return self.set | {key: values[0] for key, values in self.choose.items()}
 
 
 class Controls(BaseModel):
@@ -81,7 +86,7 @@ class Spec(BaseModel):
         """A row's settings, as if the first value were taken of whatever is chosen."""
         settings = {}
         for row in self.lineage(name):
-            settings |= row.set | {key: values[0] for key, values in row.choose.items()}
+            settings |= row.first()
         return settings
 
     def recipe(self, settings: Mapping[str, Any], seed: int) -> Recipe:
@@ -135,8 +140,8 @@ def _check(spec: Spec, where: str) -> None:
             seen.add(row.like)
             row = spec.rows[row.like]
     for name, row in spec.rows.items():
-        if len(row.choose) > 1:
-            raise RecipeError(f"{where}: {name} chooses more than one key. Try one at a time.")
+        if "seed" in row.first():
+            raise RecipeError(f"{where}: {name} sets the seed. A comparison's seeds are `seeds`.")
         settings = spec.settings(name)
         values = [{key: one} for key, tried in row.choose.items() for one in tried] or [{}]
         for value in values:

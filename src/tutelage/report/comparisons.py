@@ -54,15 +54,23 @@ def make_table(spec: Mapping[str, Any], lines: Sequence[Line], stale: Sequence[L
     """
     trials = {row: _by_seed(row, lines) for row in spec["rows"]}
     controls = None if spec["controls"] == "none" else spec["controls"]
-    rows = [_row(name, own, trials, controls, lines) for name, own in trials.items()]
+    chosen = {
+        name: _chosen(row["choose"], trials[name], _tries(name, lines))
+        for name, row in spec["rows"].items()
+    }
+    rows = [_row(name, own, trials, controls, chosen[name]) for name, own in trials.items()]
     teacher = _teacher(lines)
     return Table(
-        ([teacher] if teacher else []) + rows, _notes(spec, trials, controls, lines, stale)
+        ([teacher] if teacher else []) + rows, _notes(spec, trials, controls, chosen, stale)
     )
 
 
 def _by_seed(row: str, lines: Sequence[Line]) -> dict[int, Line]:
     return {line["seed"]: line for line in lines if line["kind"] == "trial" and line["row"] == row}
+
+
+def _tries(row: str, lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line["kind"] == "try" and line["row"] == row]
 
 
 def _works(line: Line) -> bool:
@@ -83,9 +91,9 @@ def _row(
     own: Mapping[int, Line],
     trials: Mapping[str, Mapping[int, Line]],
     controls: Mapping[str, str] | None,
-    lines: Sequence[Line],
+    chosen: Sequence[str],
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"row": name, "seeds": len(own), "chosen": _chosen(name, own, lines)}
+    row: dict[str, Any] = {"row": name, "seeds": len(own), "chosen": "; ".join(chosen)}
     if not own:
         return row
     if failed := _failed(own):
@@ -137,25 +145,36 @@ def _times_longer(own: Mapping[int, Line], control: Mapping[int, Line]) -> float
     return row / long
 
 
-def _chosen(name: str, own: Mapping[int, Line], lines: Sequence[Line]) -> str:
-    """What was chosen for a row, and among what: `key value of (value: validation, …)`."""
-    tries = [line for line in lines if line["kind"] == "try" and line["row"] == name]
-    if not tries or not own:
-        return ""
+def _chosen(
+    choose: Mapping[str, Sequence[Any]], own: Mapping[int, Line], tries: Sequence[Line]
+) -> list[str]:
+    """What a row chose, and among what: one `key value of (value: validation, …)` per key.
+
+    Args:
+        choose: the row's keys and values, in the order in which they were chosen.
+        own: the row's trials.
+        tries: the row's tries.
+    """
+    if not own:
+        return []
     settings = next(iter(own.values()))["settings"]
-    values = [line["settings"] for line in tries]
-    key = next(
-        (key for key in settings if any(value.get(key) != values[0].get(key) for value in values)),
-        None,
-    )
-    if key is None:
-        return ""
-    scores = ", ".join(
-        f"{line['settings'][key]}: "
-        + (f"{100 * _student(line)['validation_accuracy']:.1f}" if _works(line) else "fails")
-        for line in tries
-    )
-    return f"{key} {settings[key]} of ({scores})"
+    said, undecided = [], {key: values[0] for key, values in choose.items()}
+    for key, values in choose.items():
+        del undecided[key]
+        scores = [
+            f"{value}: {_score(line)}"
+            for value in values
+            for line in tries
+            if line["settings"] == {**settings, **undecided, key: value}
+        ]
+        if scores:
+            said.append(f"{key} {settings[key]} of ({', '.join(scores)})")
+    return said
+
+
+def _score(line: Line) -> str:
+    """Validation accuracy of a try."""
+    return f"{100 * _student(line)['validation_accuracy']:.1f}" if _works(line) else "fails"
 
 
 def _teacher(lines: Sequence[Line]) -> dict[str, Any] | None:
@@ -174,16 +193,17 @@ def _notes(
     spec: Mapping[str, Any],
     trials: Mapping[str, Mapping[int, Line]],
     controls: Mapping[str, str] | None,
-    lines: Sequence[Line],
+    chosen: Mapping[str, Sequence[str]],
     stale: Sequence[Line],
 ) -> list[str]:
     notes = [spec["note"]] if spec["note"] else []
     notes += [f"{name}: {why}." for name, own in trials.items() if (why := _failed(own))]
     notes += [f"{name}: not run yet." for name, own in trials.items() if not own]
-    for name, own in trials.items():
-        chosen = _chosen(name, own, lines)
-        if chosen:
-            notes.append(f"{name}: {chosen}; validation accuracy in %, first seed.")
+    notes += [
+        f"{name}: {'; '.join(what)}; validation accuracy in %, first seed."
+        for name, what in chosen.items()
+        if what
+    ]
     if controls:
         notes += _notes_on_controls(controls, trials)
     if stale:
