@@ -254,7 +254,7 @@ def test_threads_device_and_versions_are_part_of_it():
         ("data/arrays.py", False),
         ("cli/main.py", False),
         ("identity.py", False),
-        ("recipes.py", False),
+        ("recipes/recipe.py", False),
     ],
 )
 def test_the_code_of_what_is_used_is_part_of_it(

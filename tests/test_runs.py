@@ -16,7 +16,6 @@ from torch import nn
 
 import tutelage
 from tutelage import identity
-from tutelage import runs as module
 from tutelage.build import Built, build
 from tutelage.data.digits import digits
 from tutelage.data.loader import TrainLoader
@@ -38,7 +37,8 @@ from tutelage.models.network import Network
 from tutelage.provenance import git_commit, versions
 from tutelage.recipes import Recipe, plain, read_recipe, validate
 from tutelage.records import RunFolder
-from tutelage.runs import Run, check, evaluate, read_test, train
+from tutelage.runs import Run, check, evaluate, measuring, read_test, train
+from tutelage.runs import run as run_module
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +298,7 @@ def test_a_folder_that_somebody_else_has_begun_meanwhile_is_left_alone(
         train(plain(recipe) | {"seed": 1}, name="x", runs=runs, shown=False)
         return build(recipe, **more)
 
-    monkeypatch.setattr(module, "build", meanwhile)
+    monkeypatch.setattr(run_module, "build", meanwhile)
     with pytest.raises(RunError, match="never overwritten"):
         train(recipe(), name="x", runs=runs, shown=False)
     assert RunFolder(runs / "x").read_record()["recipe"]["seed"] == 1
@@ -456,7 +456,7 @@ def test_a_choice_looks_at_no_test_picture(
         seen.append(result.index)
         return result
 
-    monkeypatch.setattr(module, "predict", watched)
+    monkeypatch.setattr(measuring, "predict", watched)
     forbidden = digits().test.index
     train(distilled(teacher), name="x", runs=runs, with_test=False, shown=False)
     assert len(seen) >= 2
@@ -680,7 +680,7 @@ def test_a_device_without_memory_is_said_in_words_wherever_it_happens(
     def full(*args: Any, **more: Any) -> Predictions:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(module, "predict", full)
+    monkeypatch.setattr(measuring, "predict", full)
     resolved = validate(run.record["recipe"], "x")
     for action in (
         lambda: train(resolved, name="x", runs=runs, shown=False),
@@ -698,10 +698,10 @@ def test_the_teacher_is_judged_on_pictures_of_all_classes(
     """Also if the source is sorted by class, and validation larger than what is looked at."""
     source = digits()
     order = source.train.labels.argsort(stable=True)
-    monkeypatch.setattr(module, "SANITY_PICTURES", 50)
+    monkeypatch.setattr(measuring, "SANITY_PICTURES", 50)
     value = distilled(teacher, data={"source": None, "validation": 300, "labelled": 200})
     built = build(validate(value, "x"), data=replace(source, train=source.train.take(order)))
-    seen = module._check_teacher(built, torch.device("cpu"))
+    seen = measuring.check_teacher(built, torch.device("cpu"))
     assert seen is not None
     assert len(seen.targets) == 50
     assert seen.targets.bincount(minlength=10).min() >= 4

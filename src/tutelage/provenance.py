@@ -49,11 +49,15 @@ def code_digest(modules: Iterable[str]) -> str:
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or name in _SHAPES_NOTHING:
+        if name in found or _shapes_nothing(name):
             continue
         found[name], imported = _read(name)
         waiting += imported
     return digest(found)
+
+
+def _shapes_nothing(name: str) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in _SHAPES_NOTHING)
 
 
 @lru_cache

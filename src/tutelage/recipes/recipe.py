@@ -1,0 +1,197 @@
+"""The recipe of one run, validated, with every default filled in."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from tutelage.data import DATASETS
+from tutelage.engine import OPTIMIZERS, SCHEDULES, TrainSettings
+from tutelage.errors import RecipeError, TutelageError
+from tutelage.methods import METHODS
+from tutelage.recipes.entries import (
+    entry_of,
+    methods_entry,
+    network_entry,
+    or_open,
+    settings_of,
+    strength_entry,
+    taps_entry,
+    task_entry,
+    views_entry,
+)
+from tutelage.recipes.mistakes import first_mistake, require_plain
+from tutelage.recipes.reading import apply_overrides, parse_overrides, read_mapping
+
+__all__ = [
+    "SCHEMA",
+    "DataRecipe",
+    "Recipe",
+    "dump",
+    "json_schema",
+    "plain",
+    "read_recipe",
+    "validate",
+]
+
+SCHEMA = 1
+
+
+class DataRecipe(BaseModel):
+    """Which pictures, how they are split, and what happens to them on the way."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    source: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(lambda value: or_open(entry_of(DATASETS, "data set"), value)),
+    ]
+    limit: int | None = None
+    validation: int
+    labelled: int | None = None
+    unlabelled: bool = False
+    split_seed: int = 0
+    views: Annotated[
+        dict[str, Any],
+        BeforeValidator(lambda value: views_entry(value or {})),
+    ] = Field(default_factory=lambda: views_entry({}))
+    num_views: int | None = None
+
+
+class Recipe(BaseModel):
+    """One run.
+
+    Attributes:
+        schema_version: of this format.
+        seed: of initial weights, order, views and methods.
+        data: see `DataRecipe`.
+        student, teacher: a network's name and settings; `FILE:NAME`; or `{run: FOLDER}`. A student,
+            like a data source, is null where an object is handed over in Python.
+        methods: name → settings and weight.
+        taps: "auto", or pairs of sub-module names, student first.
+        task: settings of the task.
+        task_weight: of the supervised term: a number or a schedule.
+        train: see `engine.settings.TrainSettings`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    schema_version: Literal[1] = Field(alias="schema")
+    seed: int = 0
+    data: DataRecipe
+    student: Annotated[
+        dict[str, Any] | None, BeforeValidator(lambda value: or_open(network_entry, value))
+    ]
+    teacher: Annotated[
+        dict[str, Any] | None, BeforeValidator(lambda value: or_open(network_entry, value))
+    ] = None
+    methods: Annotated[dict[str, Any], BeforeValidator(methods_entry)] = Field(default_factory=dict)
+    taps: Annotated[Literal["auto"] | list[tuple[str, str]], BeforeValidator(taps_entry)] = "auto"
+    task: Annotated[dict[str, Any], BeforeValidator(task_entry)] = Field(
+        default_factory=lambda: task_entry({})
+    )
+    task_weight: Annotated[
+        Any, BeforeValidator(lambda value: strength_entry(value, "the task"))
+    ] = 1.0
+    train: TrainSettings
+
+
+def validate(value: Any, where: str) -> Recipe:
+    """A recipe from what YAML gave.
+
+    Args:
+        where: how errors call the recipe.
+
+    Raises:
+        RecipeError: in one sentence, the first thing that is wrong.
+    """
+    if not isinstance(value, Mapping):
+        raise RecipeError(
+            f"{where} must be a mapping that begins with `schema: {SCHEMA}`; "
+            "`tutelage recipes ls` lists examples."
+        )
+    require_plain(value, where)
+    if "rows" in value:
+        raise RecipeError(f"{where} is a comparison. Run it with `tutelage compare {where}`.")
+    if value.get("schema") != SCHEMA:
+        raise RecipeError(
+            f"{where} must say `schema: {SCHEMA}`, and says {value.get('schema')!r}. Recipes of "
+            "another schema need the version that they were written for."
+        )
+    try:
+        recipe = Recipe.model_validate(_with_entries(value))
+        train = {
+            "optimizer": entry_of(OPTIMIZERS, "optimizer")(recipe.train.optimizer),
+            "schedule": entry_of(SCHEDULES, "schedule")(recipe.train.schedule),
+        }
+    except ValidationError as error:
+        raise RecipeError(f"{where}: {first_mistake(error, Recipe)}.") from None
+    except PydanticCustomError as error:
+        raise RecipeError(f"{where}: {error.message()}.") from None
+    except TutelageError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    return recipe.model_copy(update={"train": replace(recipe.train, **train)})
+
+
+def _with_entries(value: Mapping[str, Any]) -> dict[str, Any]:
+    """With `{name: NAME, …}` for optimizer and schedule, of which a recipe may say a part."""
+    train = value.get("train")
+    if not isinstance(train, Mapping):
+        return dict(value)
+    usual, full = TrainSettings(steps=1), {}
+    for key in train.keys() & {"optimizer", "schedule"}:
+        entry = train[key]
+        if isinstance(entry, Mapping):
+            full[key] = {"name": getattr(usual, key)["name"], **entry}
+        elif isinstance(entry, str):
+            full[key] = {"name": entry}
+    return {**value, "train": {**train, **full}}
+
+
+def read_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Reads and validates a recipe.
+
+    Args:
+        name: of a file, or of a packaged recipe.
+        overrides: `key=value` each, keys dotted, values YAML.
+
+    Raises:
+        RecipeError: in one or two sentences.
+    """
+    value, where = read_mapping(name)
+    if isinstance(value, dict):
+        value = apply_overrides(value, parse_overrides(overrides))
+    return validate(value, where)
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON values, defaults filled in."""
+    return recipe.model_dump(mode="json", by_alias=True)
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, every default filled in."""
+    return yaml.safe_dump(plain(recipe), sort_keys=False, default_flow_style=None, width=100)
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON schema of recipes, for editors."""
+    schema = Recipe.model_json_schema(by_alias=True)
+    weight = {"description": "number, schedule {kind: …}, or mapping from parts to these"}
+    schema["properties"]["methods"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            name: _settings_schema(method, {"weight": weight}) for name, method in METHODS.items()
+        },
+    }
+    return schema
+
+
+def _settings_schema(constructor: Callable[..., Any], more: dict[str, Any]) -> dict[str, Any]:
+    schema = settings_of(constructor).model_json_schema()
+    schema["properties"] = schema.get("properties", {}) | more
+    schema["required"] = [*schema.get("required", []), *more]
+    return schema

@@ -1,0 +1,77 @@
+"""A recipe's first step, without a run folder."""
+
+import time
+from typing import Any
+
+import torch
+
+from tutelage.build import build
+from tutelage.engine import make_optimizer
+from tutelage.engine.phases import move
+from tutelage.evaluation.accuracy import accuracy
+from tutelage.evaluation.cost import macs, num_parameters
+from tutelage.recipes import Recipe
+from tutelage.runs.measuring import check_teacher, image_size
+from tutelage.runs.surroundings import surroundings
+
+__all__ = ["check"]
+
+
+def check(recipe: Recipe) -> dict[str, Any]:
+    """Builds a recipe, measures its teacher and takes one step; writes nothing.
+
+    Returns:
+        What a user wants to know before a run: sizes, costs, taps, terms of the first step.
+    """
+    with surroundings(recipe.train) as device:
+        return _check(recipe, device)
+
+
+def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    built, settings = build(recipe), recipe.train
+    on_validation = check_teacher(built, device)
+    distiller = built.distiller.to(device).train()
+    if settings.channels_last:
+        distiller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer, _ = make_optimizer(distiller.trainable_parameters(), settings)
+    batch = move(built.train.batch(0), device, channels_last=settings.channels_last)
+    began = time.perf_counter()
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        out = distiller(
+            batch.images,
+            batch.targets,
+            index=batch.index,
+            view=batch.view,
+            has_label=batch.has_label,
+            progress=0.0,
+            num_labelled=built.train.num_labelled,
+        )
+    out.loss.backward()
+    optimizer.step()
+    loss, seconds = out.loss.item(), time.perf_counter() - began
+    return {
+        "student": {
+            "parameters": num_parameters(built.student),
+            "macs": macs(built.student, image_size(built.student)),
+            "stages": [stage._asdict() for stage in built.student.stages()],
+        },
+        "teacher": None
+        if built.teacher is None
+        else {
+            "parameters": num_parameters(built.teacher),
+            "macs": macs(built.teacher, image_size(built.teacher)),
+            "validation_accuracy": None if on_validation is None else accuracy(on_validation),
+            "stages": [stage._asdict() for stage in built.teacher.stages()],
+        },
+        "pairs": [pair._asdict() for pair in built.distiller.pairs],
+        "data": {
+            "train": len(built.split.train),
+            "labelled": int(built.split.train.has_label.sum()),
+            "labelled_per_batch": built.train.num_labelled,
+            "validation": len(built.split.validation),
+            "test": len(built.split.test),
+        },
+        "loss": loss,
+        "terms": {name: value.item() for name, value in out.terms.items()},
+        "first_step_seconds": round(seconds, 3),
+    }

@@ -1,0 +1,136 @@
+"""What is measured of a run: the teacher before the first step, the student after the last."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from tutelage.build import EVALUATION_BATCH, Built
+from tutelage.data import EvalLoader
+from tutelage.data.subsets import draw_stratified
+from tutelage.engine import Trained
+from tutelage.errors import TeacherError
+from tutelage.evaluation.accuracy import accuracy, near_chance
+from tutelage.evaluation.agreement import agreement
+from tutelage.evaluation.cost import macs, num_parameters
+from tutelage.evaluation.latency import latency
+from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.identity import weights_of
+from tutelage.models.network import Network
+
+__all__ = ["add_test", "check_teacher", "image_size", "look", "results"]
+
+SANITY_PICTURES = 1000
+
+
+def look(network: Network, pictures: EvalLoader, built: Built, device: torch.device) -> Predictions:
+    """What a network says, in the precision of the run."""
+    settings = built.recipe.train
+    return predict(
+        network,
+        pictures,
+        device=device,
+        precision=settings.precision,
+        channels_last=settings.channels_last,
+    )
+
+
+def check_teacher(built: Built, device: torch.device) -> Predictions | None:
+    """Refuses a teacher that knows nothing, before the first step.
+
+    Raises:
+        TeacherError: it is at or near chance.
+    """
+    if built.teacher is None:
+        return None
+    validation = built.split.validation
+    number = min(len(validation), SANITY_PICTURES)
+    # Of all classes: a source may be sorted by them.
+    some = validation.take(draw_stratified(validation, number, 0, "sanity"))
+    loader = EvalLoader(some, batch_size=EVALUATION_BATCH)
+    seen = look(built.teacher, loader, built, device)
+    share = accuracy(seen)
+    if near_chance(share, seen):
+        raise TeacherError(
+            f"The teacher is right on {100 * share:.1f} % of {len(seen.targets)} validation "
+            "pictures, which is chance. Likely causes: another normalization (give its mean and "
+            "std), another order of classes, or a head that was never trained."
+        )
+    return seen
+
+
+def results(
+    built: Built, device: torch.device, trained: Trained, teacher_on_validation: Predictions | None
+) -> dict[str, Any]:
+    """What came out, without test."""
+    on_validation = look(built.student, built.validation, built, device)
+    share = accuracy(on_validation)
+    student = {"validation_accuracy": share, "weights": weights_of(built.student)}
+    return {
+        "seconds": round(trained.seconds, 3),
+        "steps": trained.steps,
+        "ended": trained.ended,
+        "collapsed": near_chance(share, on_validation),
+        "phases": list(trained.phases),
+        "students": {"student": student | _cost(built.student, device)},
+        "teacher": _teacher_entry(built, device, teacher_on_validation),
+        "data": {
+            "train": len(built.split.train),
+            "labelled": int(built.split.train.has_label.sum()),
+            "validation": len(built.split.validation),
+            "test": len(built.split.test),
+            "classes": len(built.source.classes),
+        },
+        "readings": [],
+    }
+
+
+def image_size(network: Network) -> tuple[int, int, int]:
+    """Channels, height and width of what it is shown."""
+    assert network.spec is not None
+    return network.spec.channels, network.spec.height, network.spec.width
+
+
+def _cost(network: Network, device: torch.device) -> dict[str, Any]:
+    size = image_size(network)
+    speed = latency(network, size, device=device)
+    return {
+        "parameters": num_parameters(network),
+        "macs": macs(network, size),
+        "latency_ms": speed.median_ms,
+        "latency_p95_ms": speed.p95_ms,
+        "latency_batch": speed.batch_size,
+    }
+
+
+def _teacher_entry(
+    built: Built, device: torch.device, on_validation: Predictions | None
+) -> dict[str, Any] | None:
+    if built.teacher is None or on_validation is None:
+        return None
+    return {
+        "validation_accuracy": accuracy(on_validation),
+        "validation_pictures": len(on_validation.targets),
+    } | _cost(built.teacher, device)
+
+
+def add_test(
+    record: dict[str, Any], built: Built, device: torch.device, command: str, purpose: str
+) -> None:
+    """Reads test, once, and says so."""
+    assert built.test is not None, "a choice has no test"
+    student = record["students"]["student"]
+    on_test = look(built.student, built.test, built, device)
+    student["test_accuracy"] = accuracy(on_test)
+    if built.teacher is not None:
+        teacher_on_test = look(built.teacher, built.test, built, device)
+        record["teacher"]["test_accuracy"] = accuracy(teacher_on_test)
+        student["agreement"] = agreement(on_test, teacher_on_test)
+    record["readings"].append(
+        {
+            "split": "test",
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "purpose": purpose,
+        }
+    )

@@ -1,0 +1,244 @@
+"""One recipe → one run folder: build, check, train, measure, record."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from tutelage.build import Built, build
+from tutelage.data import Source
+from tutelage.engine import Trained, fit, require_one_process
+from tutelage.errors import Interrupted, NonFiniteError, RecipeError, RunError
+from tutelage.evaluation.accuracy import accuracy
+from tutelage.identity import identity_parts
+from tutelage.models.network import Network
+from tutelage.models.saved import load, save_network
+from tutelage.provenance import digest, git_commit, hardware, versions
+from tutelage.recipes import (
+    Recipe,
+    apply_overrides,
+    dump,
+    leave_open,
+    parse_overrides,
+    plain,
+    read_mapping,
+    read_recipe,
+    validate,
+)
+from tutelage.records import RECORD_SCHEMA, RunFolder, remove, write_json
+from tutelage.runs.measuring import add_test, check_teacher, look, results
+from tutelage.runs.surroundings import CONTENT, require_same_content, surroundings
+
+__all__ = ["Run", "train"]
+
+
+class Run(NamedTuple):
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        record: what record.json says.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    def student(self) -> Network:
+        """The trained student, in eval mode; takes pixels in [0, 1]."""
+        return load(self.folder)
+
+
+def train(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    *,
+    overrides: Iterable[str] = (),
+    name: str | None = None,
+    runs: Path | str = "runs",
+    resume: bool = False,
+    student: nn.Module | None = None,
+    teacher: nn.Module | None = None,
+    data: Source | None = None,
+    with_test: bool = True,
+    shown: bool = True,
+    command: str = "tutelage.train",
+) -> Run:
+    """Runs a recipe to its end.
+
+    Args:
+        recipe: a recipe, what its YAML says, a file, or the name of a packaged recipe.
+        overrides: `key=value`, keys dotted.
+        name: of the run folder; the recipe's name and seed unless said.
+        runs: the folder of run folders.
+        resume: continue the run of that name from its newest checkpoint; begins it if it has none.
+        student, teacher, data: take the place of the recipe's entries, which the record then leaves
+            open; it has their class and digests instead. A network that is no `Network` is shown
+            pictures as the data is normalized.
+        with_test: whether test may be read, once, after everything is chosen. A run that belongs
+            to a choice must not.
+        shown: whether to show progress.
+        command: how the run was called, for the record.
+
+    Raises:
+        TutelageError: what was asked for does not exist or does not fit; nothing was written.
+        Interrupted: the run was asked to stop; `resume` continues it, unless it has finished.
+    """
+    require_one_process()
+    given = {"student": student, "teacher": teacher, "data": data}
+    objects = [what for what, value in given.items() if value is not None]
+    resolved, default_name = _resolve(recipe, overrides, objects)
+    folder = RunFolder(Path(runs) / (name or default_name))
+    begins = not (resume and folder.path.exists())
+    if begins:
+        folder.require_free()
+    else:
+        _require_unfinished(folder, resolved)
+    with surroundings(resolved.train) as device:
+        built = build(resolved, student=student, teacher=teacher, data=data, with_test=with_test)
+        origin = _new_origin(built) if begins else _resumed_origin(folder, built)
+        teacher_on_validation = check_teacher(built, device)
+        # Taken before training: the code as it is run.
+        record = {"schema": RECORD_SCHEMA, "name": folder.path.name, "command": command}
+        record |= {"began": origin["began"], "commit": git_commit()}
+        trained = _fit(built, folder, origin, device, begins, shown)
+        save_network(folder.student, built.student, built.description)
+        record |= _origin(built, origin["codes"], device, trained)
+        record |= results(built, device, trained, teacher_on_validation)
+        if with_test:
+            add_test(record, built, device, command, "final measurement, after all choices")
+        write_json(folder.record, record)
+    if trained.signal is not None:
+        raise Interrupted(
+            f"Stopped; the run in {folder.path} was at its end and is finished.",
+            trained.signal,
+            finished=True,
+        )
+    return Run(folder.path, record)
+
+
+def _new_origin(built: Built) -> dict[str, Any]:
+    """What a run is begun with; a resumed one must find the same content."""
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"began": began, "content": built.content, "codes": [built.code]}
+
+
+def _resumed_origin(folder: RunFolder, built: Built) -> dict[str, Any]:
+    """What a run was begun with, and the code that it goes on with, if that is another."""
+    origin = folder.read_origin()
+    require_same_content(built, origin["content"], folder.path, CONTENT)
+    if built.code != origin["codes"][-1]:
+        warnings.warn(
+            f"The code has changed since the run in {folder.path} was begun, so its weights may "
+            "differ from those of an uninterrupted run; its record names both.",
+            stacklevel=3,
+        )
+        origin["codes"] = [*origin["codes"], built.code]
+        write_json(folder.origin, origin)
+    return origin
+
+
+def _origin(
+    built: Built, codes: list[str], device: torch.device, trained: Trained
+) -> dict[str, Any]:
+    """What the numbers come from."""
+    code = "+".join(codes)
+    parts = identity_parts(
+        built.recipe,
+        built.content,
+        code,
+        threads=trained.threads,
+        device=device.type,
+        versions=versions(),
+    )
+    machine = {"device": device.type, "threads": trained.threads}
+    return {
+        "identity": digest(parts),
+        "code": code,
+        "content": built.content,
+        "versions": versions(),
+        "hardware": hardware() | machine | {"kept_memory": trained.kept_memory},
+        "recipe": plain(built.recipe),
+    }
+
+
+def _fit(
+    built: Built,
+    folder: RunFolder,
+    origin: Mapping[str, Any],
+    device: torch.device,
+    begins: bool,
+    shown: bool,
+) -> Trained:
+    """Trains; of a run that could not even begin, no folder is left."""
+    if begins:
+        folder.create(dump(built.recipe), origin)
+    try:
+        return fit(
+            built.distiller,
+            built.train,
+            built.recipe.train,
+            folder,
+            held_out=built.validation,
+            validate=lambda: accuracy(look(built.student, built.validation, built, device)),
+            seed=built.recipe.seed,
+            title=folder.path.name,
+            shown=shown,
+        )
+    except (Interrupted, NonFiniteError):
+        raise
+    except Exception:
+        if begins and folder.checkpoints in ([], [folder.checkpoint(0)]):
+            remove(folder.path)
+        raise
+
+
+def _resolve(
+    recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Iterable[str], given: list[str]
+) -> tuple[Recipe, str]:
+    """The recipe, entries left open for which objects are given, and a name for its run."""
+    overrides = list(overrides)
+    if isinstance(recipe, str | Path):
+        value, where = read_mapping(recipe)
+        if isinstance(value, Mapping):
+            value = leave_open(apply_overrides(value, parse_overrides(overrides)), given)
+        resolved = validate(value, where)
+        stem = Path(recipe).stem
+        stem = Path(recipe).resolve().parent.name if stem == "recipe" else stem
+        name = f"{stem}-seed{resolved.seed}"
+        if any(not text.startswith("seed=") for text in overrides):
+            name += f"-{digest(sorted(overrides))[:6]}"
+        return resolved, name
+    if overrides:
+        raise RecipeError("Overrides go with a recipe file; change the mapping itself instead.")
+    value = plain(recipe) if isinstance(recipe, Recipe) else recipe
+    resolved = validate(leave_open(value, given) if given else value, "The recipe")
+    return resolved, f"run-{digest(plain(resolved))[:8]}"
+
+
+def _require_unfinished(folder: RunFolder, recipe: Recipe) -> None:
+    """Checks that a run can go on by this recipe."""
+    folder.require()
+    key = _first_difference(plain(read_recipe(folder.recipe)), plain(recipe))
+    if key is not None:
+        raise RunError(
+            f"The run in {folder.path} was begun with another recipe: {key} differs. Resume it "
+            f"with {folder.recipe}, or begin a new one with another --name."
+        )
+    if folder.finished:
+        raise RunError(f"The run in {folder.path} has finished; there is nothing to resume.")
+
+
+def _first_difference(one: Any, other: Any) -> str | None:
+    """The dotted key at which two trees of values differ first; None if they do not."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return None if one == other else ""
+    for key in [*one, *(key for key in other if key not in one)]:
+        if key not in one or key not in other:
+            return key
+        below = _first_difference(one[key], other[key])
+        if below is not None:
+            return f"{key}.{below}".rstrip(".")
+    return None
