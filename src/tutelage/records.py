@@ -9,6 +9,7 @@ runs/NAME/
     checkpoints/step-…/    the last two
 """
 
+import base64
 import errno
 import json
 import os
@@ -18,6 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tutelage.errors import RunError
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "append_line",
     "read_lines",
     "remove",
+    "unpack_bits",
     "write_atomic",
     "write_folder",
     "write_json",
@@ -312,3 +317,14 @@ class RunFolder:
         for pattern in ("checkpoints/.*", ".*.partial-*"):
             for left in self.path.glob(pattern):
                 shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
+
+
+def unpack_bits(text: str, count: int) -> NDArray[np.bool_]:
+    """The bits that a record holds as text, one per picture.
+
+    Args:
+        text: base64 of bits packed as by `numpy.packbits`.
+        count: how many there are.
+    """
+    packed = np.frombuffer(base64.b64decode(text), dtype=np.uint8)
+    return np.unpackbits(packed, count=count).astype(bool)

@@ -187,8 +187,7 @@ def _end(line: Line) -> str:
 def _without_test(record: dict[str, Any]) -> dict[str, Any]:
     """The record as it was before test was read."""
     result: dict[str, Any] = deepcopy(record) | {"readings": []}
-    for key in ("test_accuracy", "agreement"):
-        result["students"]["student"].pop(key, None)
-    if result["teacher"]:
-        result["teacher"].pop("test_accuracy", None)
+    for network in (result["students"]["student"], result["teacher"] or {}):
+        for key in ("test_accuracy", "test", "agreement", "fidelity"):
+            network.pop(key, None)
     return result

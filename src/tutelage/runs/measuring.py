@@ -12,13 +12,17 @@ from tutelage.engine import Trained
 from tutelage.errors import TeacherError
 from tutelage.evaluation.accuracy import accuracy, near_chance
 from tutelage.evaluation.agreement import agreement
+from tutelage.evaluation.calibration import calibration, fit_temperature
+from tutelage.evaluation.classes import by_class, correct_bits
 from tutelage.evaluation.cost import macs, num_parameters
+from tutelage.evaluation.fidelity import fidelity
 from tutelage.evaluation.latency import latency
+from tutelage.evaluation.memory import file_size, peak_memory
 from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.identity import weights_of
 from tutelage.models.network import Network
 
-__all__ = ["add_test", "check_teacher", "image_size", "look", "results"]
+__all__ = ["add_test", "check_teacher", "enter_reading", "image_size", "look", "results"]
 
 SANITY_PICTURES = 1000
 
@@ -97,6 +101,8 @@ def _cost(network: Network, device: torch.device) -> dict[str, Any]:
     return {
         "parameters": num_parameters(network),
         "macs": macs(network, size),
+        "file_bytes": file_size(network),
+        "peak_memory_bytes": peak_memory(network, size),
         "latency_ms": speed.median_ms,
         "latency_p95_ms": speed.p95_ms,
         "latency_batch": speed.batch_size,
@@ -122,15 +128,33 @@ def add_test(
     student = record["students"]["student"]
     on_test = look(built.student, built.test, built, device)
     student["test_accuracy"] = accuracy(on_test)
+    student["test"] = _outputs(built.student, on_test, built, device)
     if built.teacher is not None:
         teacher_on_test = look(built.teacher, built.test, built, device)
         record["teacher"]["test_accuracy"] = accuracy(teacher_on_test)
+        record["teacher"]["test"] = _outputs(built.teacher, teacher_on_test, built, device)
         student["agreement"] = agreement(on_test, teacher_on_test)
+        student["fidelity"] = fidelity(on_test, teacher_on_test)
+    enter_reading(record, command, purpose)
+
+
+def enter_reading(record: dict[str, Any], command: str, purpose: str) -> None:
+    """Says in the record that test was read."""
+    time = datetime.now(UTC).isoformat(timespec="seconds")
     record["readings"].append(
-        {
-            "split": "test",
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command,
-            "purpose": purpose,
-        }
+        {"split": "test", "time": time, "command": command, "purpose": purpose}
     )
+
+
+def _outputs(
+    network: Network, on_test: Predictions, built: Built, device: torch.device
+) -> dict[str, Any]:
+    """What outputs on test say; the temperature is fitted on validation."""
+    temperature = fit_temperature(look(network, built.validation, built, device))
+    scaled = calibration(on_test, temperature=temperature)
+    return {
+        **by_class(on_test),
+        "classes": list(built.source.classes),
+        "calibration": {**calibration(on_test), "temperature": temperature, "scaled": scaled},
+        "correct": correct_bits(on_test),
+    }
