@@ -16,6 +16,7 @@ from tutelage.recipes import (
     require_plain,
     validate,
 )
+from tutelage.report.claims import parse_claim
 
 __all__ = ["Row", "Spec", "read_spec"]
 
@@ -65,6 +66,8 @@ class Spec(BaseModel):
         seeds: fixed before anything runs.
         controls: may be missing only with `controls: none`.
         rows: name → what differs from the base.
+        claims: what the comparison is run to decide, `A > B on METRIC` each; their intervals are
+            corrected for their number. B may be "best other": best on validation.
         note: what a reader of the table must know; printed under it.
     """
 
@@ -75,6 +78,7 @@ class Spec(BaseModel):
     seeds: list[int] = Field(min_length=1)
     controls: Controls | Literal["none"]
     rows: dict[str, Row] = Field(min_length=1)
+    claims: list[str] = Field(default_factory=list)
     note: str = ""
 
     def lineage(self, name: str) -> list[Row]:
@@ -131,6 +135,10 @@ def _check(spec: Spec, where: str) -> None:
     if spec.controls != "none":
         for control in (spec.controls.short, spec.controls.long):
             one_of("row (for a control)", control, spec.rows, RecipeError)
+    for claim in spec.claims:
+        parse_claim(claim, spec.rows)
+    if len(set(spec.claims)) < len(spec.claims):
+        raise RecipeError(f"{where} makes a claim twice. Each counts once.")
     for name, row in spec.rows.items():
         seen = {name}
         while row.like:

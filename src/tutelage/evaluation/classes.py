@@ -55,11 +55,12 @@ def by_class(predictions: Predictions) -> dict[str, Any]:
 
 
 def correct_bits(predictions: Predictions) -> str:
-    """One bit per picture, in ascending order of index: whether its class was named.
+    """One bit per labelled picture, in ascending order of index: whether its class was named.
 
-    Pictures without a label count as wrong. Bits are packed as by `numpy.packbits` and written in
-    base64; `tutelage.records.unpack_bits` reads them.
+    Bits are packed as by `numpy.packbits` and written in base64; `tutelage.records.unpack_bits`
+    reads them.
     """
-    right = predictions.has_label & (predictions.outputs.argmax(dim=1) == predictions.targets)
-    ordered = right[torch.argsort(predictions.index)].numpy()
+    right = predictions.outputs.argmax(dim=1) == predictions.targets
+    order = torch.argsort(predictions.index)
+    ordered = right[order][predictions.has_label[order]].numpy()
     return base64.b64encode(np.packbits(ordered).tobytes()).decode("ascii")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from tutelage.report.claims import Finding, decide, over_pictures, parse_claim
+from tutelage.report.metrics import METRICS, measured
 from tutelage.stats import Interval, mean_and_spread, paired_interval, verdict
 
 __all__ = ["Table", "make_table"]
@@ -11,6 +13,9 @@ Line = Mapping[str, Any]
 
 UNDER_TRAINED = 1.0  # points
 
+_AVERAGED = ("agreement", "ece", "corrupted")
+"""Metrics that have a column of their own beside accuracy, where they were measured."""
+
 
 class Table(NamedTuple):
     """A comparison, ready to be shown.
@@ -18,14 +23,21 @@ class Table(NamedTuple):
     Attributes:
         rows: one mapping per row; accuracies in percent, None where there is nothing to say.
         notes: what must be read with the rows.
+        findings: what became of the claims.
     """
 
     rows: list[dict[str, Any]]
     notes: list[str]
+    findings: list[Finding]
 
     def cells(self) -> list[list[str]]:
-        """Heading and rows, as text."""
-        return [list(_COLUMNS), *([show(row) for show in _COLUMNS.values()] for row in self.rows)]
+        """Heading and rows, as text; columns of metrics that nobody measured are left out."""
+        shown = {
+            name: show
+            for name, show in _COLUMNS.items()
+            if name not in _OPTIONAL or any(show(row) for row in self.rows)
+        }
+        return [list(shown), *([show(row) for show in shown.values()] for row in self.rows)]
 
     def text(self) -> str:
         """In plain characters, columns aligned."""
@@ -35,13 +47,16 @@ class Table(NamedTuple):
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in cells
         ]
-        return "\n".join([*lines, "", *self.notes])
+        said = [finding.sentence() for finding in self.findings]
+        return "\n".join([*lines, "", *said, *self.notes])
 
     def markdown(self) -> str:
         """As a Markdown table, notes below."""
-        head, *rows = ["| " + " | ".join(row) + " |" for row in self.cells()]
-        rule = "|" + "---|" * len(_COLUMNS)
-        return "\n".join([head, rule, *rows, "", *(f"{note}  " for note in self.notes)])
+        cells = self.cells()
+        head, *rows = ["| " + " | ".join(row) + " |" for row in cells]
+        rule = "|" + "---|" * len(cells[0])
+        said = [finding.sentence() for finding in self.findings]
+        return "\n".join([head, rule, *rows, "", *(f"{line}  " for line in [*said, *self.notes])])
 
 
 def make_table(spec: Mapping[str, Any], lines: Sequence[Line], stale: Sequence[Line] = ()) -> Table:
@@ -60,8 +75,11 @@ def make_table(spec: Mapping[str, Any], lines: Sequence[Line], stale: Sequence[L
     }
     rows = [_row(name, own, trials, controls, chosen[name]) for name, own in trials.items()]
     teacher = _teacher(lines)
+    claims = [parse_claim(text, spec["rows"]) for text in spec.get("claims", [])]
     return Table(
-        ([teacher] if teacher else []) + rows, _notes(spec, trials, controls, chosen, stale)
+        ([teacher] if teacher else []) + rows,
+        _notes(spec, trials, controls, chosen, rows, stale) + _notes_on_readings(trials, lines),
+        decide(claims, trials),
     )
 
 
@@ -108,8 +126,11 @@ def _row(
         "latency_ms": _mean([student["latency_ms"] for student in students]),
         "seconds": _mean([line["record"]["seconds"] for line in own.values()]),
     }
-    if all("agreement" in student for student in students):
-        row["agreement"] = 100 * _mean([student["agreement"] for student in students])
+    for metric in _AVERAGED:
+        values = [measured(line["record"], metric) for line in own.values()]
+        known = [value for value in values if value is not None]
+        if len(known) == len(own):
+            row[metric] = _mean(known)
     if controls and name not in controls.values():
         held = [trials[controls[which]] for which in ("short", "long")]
         gains = [_gain(own, control) for control in held]
@@ -117,6 +138,8 @@ def _row(
         if _times_longer(own, held[1]) > 1:
             said = "control too short"
         row |= {"over_short": gains[0], "over_long": gains[1], "verdict": said}
+        if all(gains):
+            row["over_long_and_pictures"] = over_pictures(own, held[1])
     return row
 
 
@@ -194,6 +217,7 @@ def _notes(
     trials: Mapping[str, Mapping[int, Line]],
     controls: Mapping[str, str] | None,
     chosen: Mapping[str, Sequence[str]],
+    rows: Sequence[Mapping[str, Any]],
     stale: Sequence[Line],
 ) -> list[str]:
     notes = [spec["note"]] if spec["note"] else []
@@ -205,7 +229,7 @@ def _notes(
         if what
     ]
     if controls:
-        notes += _notes_on_controls(controls, trials)
+        notes += _notes_on_controls(controls, trials, rows)
     if stale:
         rows = sorted({line["row"] for line in stale})
         notes.append(
@@ -216,7 +240,9 @@ def _notes(
 
 
 def _notes_on_controls(
-    controls: Mapping[str, str], trials: Mapping[str, Mapping[int, Line]]
+    controls: Mapping[str, str],
+    trials: Mapping[str, Mapping[int, Line]],
+    rows: Sequence[Mapping[str, Any]],
 ) -> list[str]:
     held = [trials[controls[which]] for which in ("short", "long")]
     if any(not control or _failed(control) for control in held):
@@ -233,11 +259,41 @@ def _notes_on_controls(
                 f"Control too short: {name} took {factor:.2f} times the training time of "
                 f"{controls['long']}. Give that more steps."
             )
+    for row in rows:
+        found = row.get("over_long_and_pictures")
+        if found:
+            notes.append(
+                f"{row['row']} over {controls['long']} with other test pictures too: "
+                f"{found.mean:+.1f} ({found.low:+.1f} … {found.high:+.1f}); standard error "
+                f"{found.over_seeds:.2f} over seeds, {found.over_pictures:.2f} over pictures "
+                "(two-level bootstrap)."
+            )
     short, long = (_mean(_points(control)) for control in held)
     if long - short > UNDER_TRAINED:
         notes.append(
             f"Under-trained: the long control is {long - short:.1f} points above the short one."
         )
+    return notes
+
+
+def _notes_on_readings(
+    trials: Mapping[str, Mapping[int, Line]], lines: Sequence[Line]
+) -> list[str]:
+    """Rows of which test was read before their last choice was made."""
+    notes = []
+    for name, own in trials.items():
+        tried = [line["record"]["began"] for line in _tries(name, lines) if _works(line)]
+        read = [
+            reading["time"]
+            for line in own.values()
+            for reading in line["record"].get("readings", [])
+            if reading["split"] == "test"
+        ]
+        if tried and read and min(read) < max(tried):
+            notes.append(
+                f"{name}: test was read before the last value was tried; the choice itself was "
+                "made on validation."
+            )
     return notes
 
 
@@ -279,9 +335,13 @@ _COLUMNS: dict[str, Any] = {
     "over short": _interval("over_short"),
     "over long": _interval("over_long"),
     "gain": lambda row: row.get("verdict", ""),
-    "agreement %": _number("agreement", "{:.1f}"),
+    **{
+        METRICS[name].words: _number(name, f"{{:.{METRICS[name].decimals}f}}") for name in _AVERAGED
+    },
     "parameters": _number("parameters", "{:,}"),
     "MMACs": _number("macs", "{:.2f}", 1e-6),
     "latency ms": _number("latency_ms", "{:.2f}"),
     "wall time s": _number("seconds", "{:.0f}"),
 }
+
+_OPTIONAL = {METRICS[name].words for name in _AVERAGED}
