@@ -11,6 +11,7 @@ from scipy import stats
 from tutelage.stats import (
     Interval,
     TwoLevel,
+    bootstrap_interval,
     holm_intervals,
     mean_and_spread,
     paired_interval,
@@ -269,3 +270,22 @@ def test_nothing_shows_what_is_not_there():
     assert seeds_needed(0.0, 0.7) is None
     assert seeds_needed(0.0, 0.0) is None
     assert seeds_needed(1.0, 0.0) == 3
+
+
+# Pictures alone
+
+
+def test_the_bootstrap_of_a_share_is_about_its_standard_error():
+    values = (np.random.default_rng(5).random(900) < 0.2).astype(float)
+    found = bootstrap_interval(values)
+    half = 1.96 * math.sqrt(values.mean() * (1 - values.mean()) / 900)
+    assert found.mean == values.mean()
+    assert found.high - found.mean == pytest.approx(half, rel=0.1)
+    assert found.mean - found.low == pytest.approx(half, rel=0.1)
+
+
+def test_bootstrap_intervals_hold_the_truth():
+    draws = np.random.default_rng(6).choice([-1.0, 0.0, 1.0], p=[0.1, 0.75, 0.15], size=(400, 300))
+    found = [bootstrap_interval(row, draws=300) for row in draws]
+    inside = [interval.low <= 0.05 <= interval.high for interval in found]
+    assert np.mean(inside) == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 400) + 0.005)

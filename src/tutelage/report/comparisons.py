@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from tutelage.report.claims import Finding, decide, over_pictures, parse_claim
 from tutelage.report.metrics import METRICS, measured
+from tutelage.report.tables import in_words
 from tutelage.stats import Interval, mean_and_spread, paired_interval, verdict
 
 __all__ = ["Table", "make_table"]
@@ -230,6 +231,12 @@ def _notes(
     ]
     if controls:
         notes += _notes_on_controls(controls, trials, rows)
+    shared = {
+        in_words(line["record"].get("data", {}).get("duplicates", {}))
+        for own in trials.values()
+        for line in own.values()
+    }
+    notes += [f"{words}." for words in sorted(shared) if words]
     if stale:
         rows = sorted({line["row"] for line in stale})
         notes.append(
@@ -282,7 +289,7 @@ def _notes_on_readings(
     """Rows of which test was read before their last choice was made."""
     notes = []
     for name, own in trials.items():
-        tried = [line["record"]["began"] for line in _tries(name, lines) if _works(line)]
+        tried = [line["record"].get("began", "") for line in _tries(name, lines) if _works(line)]
         read = [
             reading["time"]
             for line in own.values()

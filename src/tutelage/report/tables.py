@@ -215,12 +215,29 @@ def _methods(recipe: Record) -> str:
     return "; ".join([*entries, f"labels (weight {recipe['task_weight']})"])
 
 
+def in_words(duplicates: Mapping[str, int]) -> str:
+    """Which exact duplicates there are between what is trained on, chosen by and tested on.
+
+    >>> in_words({"train": 2, "train/test": 3})
+    '3 picture(s) of test are in train as well'
+    """
+    return "; ".join(
+        f"{count} picture(s) of {second} are in {first} as well"
+        for first, _, second, count in (
+            (*name.partition("/"), count) for name, count in duplicates.items()
+        )
+        if second
+    )
+
+
 def cautions(records: Sequence[Record]) -> list[str]:
     """What a reader of several runs' numbers must know before comparing them."""
     found = []
     for record in records:
         if record["collapsed"]:
             found.append(f"{record['name']} is at chance: it has learned nothing.")
+        if shared := in_words(record["data"].get("duplicates", {})):
+            found.append(f"{record['name']}: {shared}.")
     if len(records) < 2:
         return found
     machines = {

@@ -7,6 +7,7 @@ import torch
 
 from tutelage.build import EVALUATION_BATCH, Built
 from tutelage.data import EvalLoader
+from tutelage.data.duplicates import duplicates
 from tutelage.data.subsets import draw_stratified
 from tutelage.engine import Trained
 from tutelage.errors import TeacherError
@@ -84,6 +85,7 @@ def results(
             "validation": len(built.split.validation),
             "test": len(built.split.test),
             "classes": len(built.source.classes),
+            "duplicates": duplicates(built.split),
         },
         "readings": [],
     }
