@@ -15,4 +15,5 @@ from tutelage.recipes.recipe import dump as dump
 from tutelage.recipes.recipe import json_schema as json_schema
 from tutelage.recipes.recipe import plain as plain
 from tutelage.recipes.recipe import read_recipe as read_recipe
+from tutelage.recipes.recipe import source_entry as source_entry
 from tutelage.recipes.recipe import validate as validate

@@ -35,6 +35,7 @@ __all__ = [
     "json_schema",
     "plain",
     "read_recipe",
+    "source_entry",
     "validate",
 ]
 
@@ -96,6 +97,19 @@ class Recipe(BaseModel):
         Any, BeforeValidator(lambda value: strength_entry(value, "the task"))
     ] = 1.0
     train: TrainSettings
+
+
+def source_entry(value: Any) -> dict[str, Any]:
+    """A data source's name and settings, defaults filled in.
+
+    Raises:
+        RecipeError: it is unknown, or a setting is.
+    """
+    try:
+        return entry_of(DATASETS, "data set")(value)
+    except PydanticCustomError as error:
+        sentence = error.message()
+        raise RecipeError(f"{sentence[0].upper()}{sentence[1:]}.") from None
 
 
 def validate(value: Any, where: str) -> Recipe:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from tutelage.report.claims import Finding, decide, over_pictures, parse_claim
 from tutelage.report.metrics import METRICS, measured
-from tutelage.report.tables import in_words
+from tutelage.report.tables import duplicates_in_words
 from tutelage.stats import Interval, mean_and_spread, paired_interval, verdict
 
 __all__ = ["Table", "make_table"]
@@ -232,7 +232,7 @@ def _notes(
     if controls:
         notes += _notes_on_controls(controls, trials, rows)
     shared = {
-        in_words(line["record"].get("data", {}).get("duplicates", {}))
+        duplicates_in_words(line["record"].get("data", {}).get("duplicates", {}))
         for own in trials.values()
         for line in own.values()
     }

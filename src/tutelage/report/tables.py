@@ -7,6 +7,7 @@ __all__ = [
     "align",
     "cautions",
     "count",
+    "duplicates_in_words",
     "duration",
     "facts",
     "listing",
@@ -215,10 +216,10 @@ def _methods(recipe: Record) -> str:
     return "; ".join([*entries, f"labels (weight {recipe['task_weight']})"])
 
 
-def in_words(duplicates: Mapping[str, int]) -> str:
+def duplicates_in_words(duplicates: Mapping[str, int]) -> str:
     """Which exact duplicates there are between what is trained on, chosen by and tested on.
 
-    >>> in_words({"train": 2, "train/test": 3})
+    >>> duplicates_in_words({"train": 2, "train/test": 3})
     '3 picture(s) of test are in train as well'
     """
     return "; ".join(
@@ -236,7 +237,7 @@ def cautions(records: Sequence[Record]) -> list[str]:
     for record in records:
         if record["collapsed"]:
             found.append(f"{record['name']} is at chance: it has learned nothing.")
-        if shared := in_words(record["data"].get("duplicates", {})):
+        if shared := duplicates_in_words(record["data"].get("duplicates", {})):
             found.append(f"{record['name']}: {shared}.")
     if len(records) < 2:
         return found

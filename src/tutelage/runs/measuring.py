@@ -23,7 +23,7 @@ from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.identity import weights_of
 from tutelage.models.network import Network
 
-__all__ = ["add_test", "check_teacher", "enter_reading", "image_size", "look", "results"]
+__all__ = ["add_test", "check_teacher", "cost", "enter_reading", "image_size", "look", "results"]
 
 SANITY_PICTURES = 1000
 
@@ -77,7 +77,7 @@ def results(
         "ended": trained.ended,
         "collapsed": near_chance(share, on_validation),
         "phases": list(trained.phases),
-        "students": {"student": student | _cost(built.student, device)},
+        "students": {"student": student | cost(built.student, device)},
         "teacher": _teacher_entry(built, device, teacher_on_validation),
         "data": {
             "train": len(built.split.train),
@@ -97,7 +97,8 @@ def image_size(network: Network) -> tuple[int, int, int]:
     return network.spec.channels, network.spec.height, network.spec.width
 
 
-def _cost(network: Network, device: torch.device) -> dict[str, Any]:
+def cost(network: Network, device: torch.device) -> dict[str, Any]:
+    """What a network costs, for a record."""
     size = image_size(network)
     speed = latency(network, size, device=device)
     return {
@@ -119,7 +120,7 @@ def _teacher_entry(
     return {
         "validation_accuracy": accuracy(on_validation),
         "validation_pictures": len(on_validation.targets),
-    } | _cost(built.teacher, device)
+    } | cost(built.teacher, device)
 
 
 def add_test(

@@ -1,22 +1,34 @@
 """Measuring a finished run again: each reading of test is entered in its record."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import nn
 
-from tutelage.build import build
-from tutelage.errors import RunError
+from tutelage.build import EVALUATION_BATCH, Built, build
+from tutelage.data import DATASETS, EvalLoader, Source
+from tutelage.engine import TrainSettings
+from tutelage.errors import NetworkError, RunError, SettingError
 from tutelage.evaluation.accuracy import accuracy
-from tutelage.models.saved import load
-from tutelage.recipes import validate
+from tutelage.evaluation.calibration import calibration
+from tutelage.evaluation.classes import by_class, correct_bits
+from tutelage.evaluation.predictions import predict
+from tutelage.identity import weights_of
+from tutelage.models.checkpoints import load_into, parse, read_state
+from tutelage.models.network import Network
+from tutelage.models.saved import Description, load, read_network
+from tutelage.recipes import parse_overrides, source_entry, validate
 from tutelage.records import RunFolder, write_json
-from tutelage.runs.measuring import add_test, look
+from tutelage.runs.extras import NOTHING, Extras, add_extras
+from tutelage.runs.measuring import add_test, cost, look
 from tutelage.runs.run import Run
 from tutelage.runs.surroundings import MEASURED, require_same_content, surroundings
+from tutelage.types import InputSpec, Pair
 
-__all__ = ["evaluate", "read_test"]
+__all__ = ["evaluate", "evaluate_model", "named_source", "read_test"]
 
 
 def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | None = None) -> Run:
@@ -41,12 +53,19 @@ def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | 
 
 
 def evaluate(
-    folder: Path | str, *, with_test: bool = False, command: str = "tutelage.evaluate"
+    folder: Path | str,
+    *,
+    with_test: bool = False,
+    extras: Extras = NOTHING,
+    teacher: Mapping[str, Any] | None = None,
+    command: str = "tutelage.evaluate",
 ) -> dict[str, Any]:
     """Measures the saved student of a finished run again, for comparison with its record.
 
     Args:
         with_test: whether to read test too, which is then entered in the record.
+        extras: what to measure on test beside the answers, and to enter in the record.
+        teacher: of another run's record, if it was measured there with the same extras already.
         command: how this was called, for that entry.
 
     Returns:
@@ -55,9 +74,12 @@ def evaluate(
 
     Raises:
         RunError: the folder holds no finished run.
-        DataError: pictures or teacher are no longer those of the run.
+        SettingError: extras were asked for without test.
+        DataError: pictures or teacher are no longer those of the run, or a file does not fit them.
         TutelageError: what the recipe names is no longer there.
     """
+    if extras.keys and not with_test:
+        raise SettingError(f"{extras} are measured on test, so this reads test. Add --test.")
     place = RunFolder(Path(folder))
     record = place.read_record()
     recipe = validate(record["recipe"], str(place.recipe))
@@ -68,16 +90,153 @@ def evaluate(
         built = build(recipe, with_test=with_test)
         require_same_content(built, record["content"], place.path, MEASURED)
         seen = look(built.student, built.validation, built, device)
-        measured = deepcopy(record)
+        again: dict[str, Any] = {"validation_accuracy": accuracy(seen)}
         if with_test:
-            add_test(measured, built, device, command, "asked for after the run was finished")
-    again = {"validation_accuracy": accuracy(seen)}
-    if with_test:
-        student = measured["students"]["student"]
-        again |= {key: student[key] for key in ("test_accuracy", "agreement") if key in student}
-        if record["readings"]:  # the first reading stands
-            record["readings"] = measured["readings"]
-        else:
-            record = measured
-        write_json(place.record, record)
+            measured = deepcopy(record)
+            add_test(measured, built, device, command, _purpose(extras))
+            again |= _test_of(measured)
+            record = _taken_over(record, measured)
+            _measure_extras(record, built, extras, teacher, device)
+            write_json(place.record, record)
     return {"record": record, "again": again}
+
+
+def _purpose(extras: Extras) -> str:
+    more = f": {extras}" if extras.keys else ""
+    return f"asked for after the run was finished{more}"
+
+
+def _test_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    student = record["students"]["student"]
+    return {key: student[key] for key in ("test_accuracy", "agreement") if key in student}
+
+
+def _taken_over(record: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
+    """The record with the new reading: the first one's numbers stand, unless both are the same."""
+    if record["readings"] and _test_of(record) != _test_of(measured):
+        return record | {"readings": measured["readings"]}
+    return measured
+
+
+def _measure_extras(
+    record: dict[str, Any],
+    built: Built,
+    extras: Extras,
+    teacher: Mapping[str, Any] | None,
+    device: torch.device,
+) -> None:
+    entries, networks = {"student": record["students"]["student"]}, {"student": built.student}
+    if built.teacher is not None:
+        entries["teacher"], networks["teacher"] = record["teacher"], built.teacher
+    known = {key: teacher[key] for key in ("robustness", "people") if teacher and key in teacher}
+    if known:
+        record["teacher"] |= known
+        # Of both networks together only similarity is new.
+        only = Extras(similarity=extras.similarity)
+        _add(entries, networks, built, only, device)
+        extras = extras._replace(similarity=False)
+        entries, networks = {"student": entries["student"]}, {"student": built.student}
+    _add(entries, networks, built, extras, device)
+
+
+def _add(
+    entries: Mapping[str, dict[str, Any]],
+    networks: Mapping[str, Network],
+    built: Built,
+    extras: Extras,
+    device: torch.device,
+) -> None:
+    taps = built.recipe.taps
+    add_extras(
+        entries,
+        networks,
+        built.source.test,
+        extras,
+        pairs=None if taps == "auto" else [Pair(*names) for names in taps],
+        settings=built.recipe.train,
+        device=device,
+    )
+
+
+def evaluate_model(
+    model: Path | str,
+    source: Source,
+    *,
+    extras: Extras = NOTHING,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> dict[str, Any]:
+    """Measures any saved student, or weights for a network that is known by name, on test pictures.
+
+    Nothing is written, so nobody's record tells of this reading.
+
+    Args:
+        model: a run's folder, a student's file, or `FILE:NAME`.
+        source: its test pictures are shown.
+        extras: what to measure beside the answers.
+        device: "auto" takes CUDA where there is one.
+
+    Returns:
+        As the entry of a student in a record: "test_accuracy", "test", costs, and the extras.
+
+    Raises:
+        TutelageError: there is no such model, or it does not fit the pictures.
+    """
+    network = _read_model(model, source)
+    settings = TrainSettings(steps=1, precision="fp32", device=device)
+    with surroundings(settings) as place:
+        loader = EvalLoader(source.test, batch_size=EVALUATION_BATCH)
+        seen = predict(network, loader, device=place)
+        if seen.outputs.shape[1] != len(source.classes):
+            raise NetworkError(
+                f"{model} puts out {seen.outputs.shape[1]} classes, but the data has "
+                f"{len(source.classes)}. Name data with its classes."
+            )
+        entry: dict[str, Any] = {
+            "test_accuracy": accuracy(seen),
+            "test": by_class(seen)
+            | {"classes": list(source.classes)}
+            | {"calibration": calibration(seen), "correct": correct_bits(seen)},
+            "weights": weights_of(network),
+            **cost(network, place),
+        }
+        add_extras(
+            {"student": entry},
+            {"student": network},
+            source.test,
+            extras,
+            pairs=None,
+            settings=settings,
+            device=place,
+        )
+    return entry
+
+
+def _read_model(model: Path | str, source: Source) -> Network:
+    path = Path(model)
+    if path.exists() or ":" not in str(model):
+        return read_network(path)[0]
+    checkpoint, name = parse(str(model))
+    height, width, channels = source.test.images.shape[1:]
+    spec = InputSpec(height, width, channels, source.mean, source.std)
+    network = Description(name, {}, len(source.classes), spec).make()
+    load_into(network.module, read_state(checkpoint), str(checkpoint))
+    return network
+
+
+def named_source(text: str) -> Source:
+    """Pictures by name: `digits`, `cifar10:FOLDER`, `pictures.npz`, or `{name: …, …}` as a recipe.
+
+    Raises:
+        RecipeError: there is no such source, or it knows no such setting.
+        DataError: it is not there, or damaged.
+    """
+    value: Any = text
+    if text.lstrip().startswith("{"):
+        value = parse_overrides([f"data={text}"])["data"]
+    elif text.endswith(".npz"):
+        value = {"name": "arrays", "path": text}
+    elif ":" in text:
+        name, _, place = text.partition(":")
+        value = {"name": name, "path" if name == "arrays" else "root": place}
+    entry = source_entry(value)
+    return DATASETS[entry["name"]](**{k: v for k, v in entry.items() if k != "name"})
