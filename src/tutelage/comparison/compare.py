@@ -8,6 +8,7 @@ from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Trials
 from tutelage.errors import RunError
 from tutelage.report.comparisons import Table, make_table
+from tutelage.runs import Extras
 
 __all__ = ["Comparison", "compare"]
 
@@ -63,7 +64,7 @@ def compare(
     known = read_spec(spec)
     folder = Path(runs) / known.name
     path = Path(records) if records is not None else folder / "trials.jsonl"
-    trials = Trials(path, folder, shown=shown, command=command)
+    trials = Trials(path, folder, extras=_extras(known), shown=shown, command=command)
     for row in known.rows:  # what cannot be built shall say so before anything runs
         trials.parts(known.recipe(known.settings(row), known.seeds[0]))
     described = known.model_dump(mode="json", by_alias=True)
@@ -79,6 +80,12 @@ def compare(
     identities = {line["identity"] for line in lines}
     stale = [line for line in trials.finished if line["identity"] not in identities]
     return Comparison(make_table(described, lines, stale))
+
+
+def _extras(spec: Spec) -> Extras:
+    asked = spec.evaluate
+    people = Path(asked.soft_labels) if asked.soft_labels is not None else None
+    return Extras(asked.corruptions, asked.similarity, people)
 
 
 def _settings(spec: Spec, name: str, trials: Trials, lines: list[Line]) -> dict[str, Any]:

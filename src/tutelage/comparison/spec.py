@@ -56,6 +56,15 @@ class Controls(BaseModel):
     long: str
 
 
+class Evaluation(BaseModel):
+    """What is measured of every trial on test beside its answers; see `tutelage.runs.Extras`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    corruptions: int = Field(default=0, ge=0)
+    similarity: bool = False
+    soft_labels: str | None = None
+
+
 class Spec(BaseModel):
     """A comparison.
 
@@ -68,6 +77,7 @@ class Spec(BaseModel):
         rows: name → what differs from the base.
         claims: what the comparison is run to decide, `A > B on METRIC` each; their intervals are
             corrected for their number. B may be "best other": best on validation.
+        evaluate: what is measured of every trial on test beside its answers.
         note: what a reader of the table must know; printed under it.
     """
 
@@ -79,6 +89,7 @@ class Spec(BaseModel):
     controls: Controls | Literal["none"]
     rows: dict[str, Row] = Field(min_length=1)
     claims: list[str] = Field(default_factory=list)
+    evaluate: Evaluation = Evaluation()
     note: str = ""
 
     def lineage(self, name: str) -> list[Row]:

@@ -19,7 +19,7 @@ from tutelage.identity import identity_parts
 from tutelage.provenance import digest, git_commit, versions
 from tutelage.recipes import Recipe, plain, read_recipe
 from tutelage.records import RunFolder, append_line, read_lines, remove, write_atomic
-from tutelage.runs import read_test, train
+from tutelage.runs import NOTHING, Extras, evaluate, read_test, train
 
 __all__ = ["Line", "Trials"]
 
@@ -34,10 +34,13 @@ class Trials:
     Args:
         records: the JSON-lines file; made when the first trial finishes.
         runs: folder of the run folders, which may be thrown away.
+        extras: what is measured of each trial on test beside its answers.
     """
 
-    def __init__(self, records: Path, runs: Path, *, shown: bool, command: str) -> None:
-        self._records, self._runs = records, runs
+    def __init__(
+        self, records: Path, runs: Path, *, extras: Extras = NOTHING, shown: bool, command: str
+    ) -> None:
+        self._records, self._runs, self._extras = records, runs, extras
         self._shown, self._command = shown, command
         self._lines: list[Line] = read_lines(records)
         self._known_parts: dict[str, dict[str, Any]] = {}
@@ -73,15 +76,19 @@ class Trials:
         return self._known_parts[key]
 
     def run(self, kind: str, row: str, settings: Mapping[str, Any], recipe: Recipe) -> Line:
-        """A trial's line: the one there is, or a new one.
+        """A trial's line: the newest there is, or a new one.
+
+        A line that lacks what is now to be measured is not enough: its student is measured, or
+        trained anew if its run folder is gone.
 
         Args:
             kind: "trial", or "try" for one that a choice is made by: it has no access to test.
         """
         parts = self.parts(recipe)
         identity = digest(parts)
-        for line in self._lines:
-            if line["kind"] == kind and line["identity"] == identity:
+        for line in reversed(self._lines):
+            same = line["kind"] == kind and line["identity"] == identity
+            if same and (kind == "try" or self._is_complete(line)):
                 # The row may have been renamed since, or another one may be the same.
                 return line | {"row": row, "settings": dict(settings)}
         line = {"kind": kind, "row": row, "seed": recipe.seed, "settings": dict(settings)}
@@ -89,6 +96,17 @@ class Trials:
         line |= self._outcome(kind, row, recipe, identity)
         self._append(line)
         return line
+
+    def _is_complete(self, line: Line) -> bool:
+        if "failed" in line:
+            return True
+        student = line["record"]["students"]["student"]
+        found = student.get("robustness", {}).get("pictures", 0)
+        return found >= self._extras.corruptions and all(key in student for key in self._keys)
+
+    @property
+    def _keys(self) -> list[str]:
+        return ["test", *self._extras.keys] if self._extras.keys else []
 
     def restamp(self, lines: Sequence[Line], spec: Spec) -> None:
         """Takes over a row's lines from older code, if it can be shown to do the same.
@@ -132,10 +150,13 @@ class Trials:
     def _outcome(self, kind: str, row: str, recipe: Recipe, identity: str) -> Line:
         """The record, or in what words the trial failed."""
         try:
-            return {"record": self._train(kind, row, recipe, identity)}
+            record = self._train(kind, row, recipe, identity)
         except NonFiniteError as error:
             record = {"commit": git_commit(), "recipe": plain(recipe)}
             return {"failed": str(error).split(";")[0], "record": record}
+        if kind == "trial" and self._extras.keys and not record["collapsed"]:
+            record = self._measure(self._runs / record["name"], record)
+        return {"record": record}
 
     def _train(self, kind: str, row: str, recipe: Recipe, identity: str) -> dict[str, Any]:
         name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', row)}-seed{recipe.seed}-{identity[:8]}"
@@ -161,6 +182,25 @@ class Trials:
             purpose="final measurement of a setting that was chosen on validation",
             command=self._command,
         ).record
+
+    def _measure(self, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
+        """The record with what is to be measured beside the answers; a teacher's only once."""
+        teachers = [
+            line["record"]["teacher"]
+            for line in self.finished
+            if line["kind"] == "trial"
+            and "failed" not in line
+            and self._is_complete(line)
+            and line["record"]["content"] | {"train": None, "student": None}
+            == record["content"] | {"train": None, "student": None}
+        ]
+        return evaluate(
+            folder,
+            with_test=True,
+            extras=self._extras,
+            teacher=teachers[0] if teachers else None,
+            command=self._command,
+        )["record"]
 
     def _append(self, line: Line) -> None:
         self._records.parent.mkdir(parents=True, exist_ok=True)

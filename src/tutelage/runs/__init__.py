@@ -1,6 +1,7 @@
 """One recipe → one run folder, and what is asked of it later."""
 
 from tutelage.runs.checking import check as check
+from tutelage.runs.extras import NOTHING as NOTHING
 from tutelage.runs.extras import Extras as Extras
 from tutelage.runs.readings import evaluate as evaluate
 from tutelage.runs.readings import evaluate_model as evaluate_model
