@@ -218,11 +218,11 @@ def test_a_changed_setting_makes_lines_stale(runs: Path, trained: list[Any]):
     changed = TWO | {"wide": {"set": {"student.width": 5}}}
     done = run(spec(changed, seeds=[0]), runs)
     assert [name for name, _ in trained] == ["wide-seed0"]
-    assert any("1 stale trial(s) of wide are left out" in note for note in done.result.notes)
+    assert any("1 stale trial(s) of wide are left out" in note for note in done.tables[0].notes)
     assert [row["seeds"] for row in done.table()] == [1, 1]
     back = run(spec(TWO, seeds=[0]), runs)  # and the old line counts again
     assert len(trained) == 1
-    assert any("stale" in note for note in back.result.notes)
+    assert any("stale" in note for note in back.tables[0].notes)
 
 
 def test_other_code_versions_or_threads_make_lines_stale(
@@ -381,7 +381,7 @@ def test_what_is_no_number_ends_in_words(runs: Path, trained: list[Any]):
     assert str(runs) not in wild["failed"]
     assert "accuracy" not in wild
     assert "accuracy" in narrow
-    assert any("wild: 2 of 2 seed(s) failed" in note for note in done.result.notes)
+    assert any("wild: 2 of 2 seed(s) failed" in note for note in done.tables[0].notes)
     trained.clear()
     assert run(spec(rows), runs) == done
     assert trained == []
@@ -534,7 +534,7 @@ def test_code_that_gives_other_bits_is_not_stamped(
     trained.clear()
     done = run(value, runs)  # run anew; the proof's run is used
     assert [name for name, _ in trained] == ["narrow-seed1", "wide-seed0", "wide-seed1"]
-    assert any("4 stale trial(s) of narrow, wide" in note for note in done.result.notes)
+    assert any("4 stale trial(s) of narrow, wide" in note for note in done.tables[0].notes)
 
 
 def one_later(batch: Callable[..., Any]) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ SPEC: dict[str, Any] = {
 
 def test_rows_differ_from_the_base_in_what_they_set():
     spec = read_spec(SPEC | {"rows": {"a": {}, "b": {"set": {"student.width": 5}}}})
-    a, b = (plain(spec.recipe(spec.settings(row), 1)) for row in ("a", "b"))
+    a, b = (plain(spec.recipe(spec.settings(row, {}), 1)) for row in ("a", "b"))
     assert (a["student"]["width"], b["student"]["width"]) == (2, 5)
     assert a["seed"] == b["seed"] == 1
     assert a["train"] == b["train"]
@@ -36,7 +36,7 @@ def test_a_row_that_is_like_another_starts_from_it():
         "a": {"set": {"student.width": 5, "train.phases": 2}},
     }
     spec = read_spec(SPEC | {"rows": rows})
-    assert spec.settings("c") == {
+    assert spec.settings("c", {}) == {
         "student.width": 6,
         "train.phases": 2,
         "task_weight": 0.5,
@@ -79,9 +79,9 @@ def test_a_specification_may_be_a_file(tmp_path: Path):
         ({"rows": {"a": {"choose": {"train.steps": [2, "x"]}}}}, ["train.steps", "'x'"]),
         (
             {"rows": {"a": {"choose": {"train.steps": [2, 3], "seed": [1, 2]}}}},
-            ["a sets the seed", "`seeds`"],
+            ["sets the seed", "`seeds`"],
         ),
-        ({"rows": {"a": {"set": {"seed": 9}}}}, ["a sets the seed", "`seeds`"]),
+        ({"rows": {"a": {"set": {"seed": 9}}}}, ["sets the seed", "`seeds`"]),
         ({"controls": {"short": "a", "long": "z"}}, ["'z'", "control", "Known: a"]),
         ({"controls": {"short": "a"}}, ["long", "missing"]),
         ({"controls": "nine"}, ["controls", "'nine'"]),

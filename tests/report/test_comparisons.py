@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tutelage.report.comparisons import Table, make_table
+from tutelage.report.comparisons import Table, make_tables
 
 Line = dict[str, Any]
 CONTROLS = {"short": "short", "long": "long"}
@@ -50,6 +50,11 @@ def spec(*rows: str, controls: Any = "none", note: str = "") -> dict[str, Any]:
 
 def table(**accuracies: list[float]) -> Table:
     return make_table(spec(*accuracies, controls=CONTROLS), lines(**accuracies))
+
+
+def make_table(*arguments: Any) -> Table:
+    (made,) = make_tables(*arguments)
+    return made
 
 
 def row_of(made: Table, name: str) -> dict[str, Any]:
@@ -310,7 +315,7 @@ def test_a_table_is_made_without_torch():
     code = f"""
 import json, sys
 from tutelage.report.comparisons import make_table
-made = make_table(*json.loads({json.dumps([spec("kd"), lines(kd=[0.6, 0.8])])!r}))
+(made,) = make_tables(*json.loads({json.dumps([spec("kd"), lines(kd=[0.6, 0.8])])!r}))
 assert "torch" not in sys.modules
 print(made.cells()[1][:3])
 """

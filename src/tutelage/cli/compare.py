@@ -61,6 +61,8 @@ def compare(
         spec, runs=runs, records=records, restamp=restamp, command=COMMAND.get()
     )
     if as_json:
-        print(json.dumps({"spec": spec, "rows": done.table()}, indent=2))
+        claims = [finding._asdict() for finding in done.findings()]
+        tables = [{"at": table.title, "rows": table.rows} for table in done.tables]
+        print(json.dumps({"spec": spec, "claims": claims, "tables": tables}, indent=2))
     else:
         print(done.markdown() if markdown else done.text())

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Trials
 from tutelage.errors import RunError
-from tutelage.report.comparisons import Table, make_table
+from tutelage.report.claims import Finding
+from tutelage.report.comparisons import Table, make_tables
 from tutelage.runs import Extras
 
 __all__ = ["Comparison", "compare"]
@@ -17,22 +18,26 @@ class Comparison(NamedTuple):
     """A finished comparison.
 
     Attributes:
-        result: its table.
+        tables: one for each combination of the axes' values.
     """
 
-    result: Table
+    tables: list[Table]
 
     def table(self) -> list[dict[str, Any]]:
         """One mapping per row."""
-        return self.result.rows
+        return [row for table in self.tables for row in table.rows]
+
+    def findings(self) -> list[Finding]:
+        """What became of the claims."""
+        return [finding for table in self.tables for finding in table.findings]
 
     def text(self) -> str:
-        """The table in plain characters."""
-        return self.result.text()
+        """The tables in plain characters."""
+        return "\n\n".join(table.text() for table in self.tables)
 
     def markdown(self) -> str:
-        """The table as Markdown."""
-        return self.result.markdown()
+        """The tables as Markdown."""
+        return "\n\n".join(table.markdown() for table in self.tables)
 
 
 def compare(
@@ -65,21 +70,26 @@ def compare(
     folder = Path(runs) / known.name
     path = Path(records) if records is not None else folder / "trials.jsonl"
     trials = Trials(path, folder, extras=_extras(known), shown=shown, command=command)
-    for row in known.rows:  # what cannot be built shall say so before anything runs
-        trials.parts(known.recipe(known.settings(row), known.seeds[0]))
+    groups = known.groups()
+    for group in groups:  # what cannot be built shall say so before anything runs
+        for row in known.rows:
+            trials.parts(known.recipe(known.settings(row, group), known.seeds[0]))
     described = known.model_dump(mode="json", by_alias=True)
     trials.note_spec(described)
     if restamp:
-        for row in known.rows:
-            trials.restamp([line for line in trials.finished if _is_of(line, row, known)], known)
+        for group in groups:
+            for row in known.rows:
+                own = [line for line in trials.finished if _is_of(line, row, known, group)]
+                trials.restamp(own, known)
     lines: list[Line] = []
-    for row in known.rows:
-        settings = _settings(known, row, trials, lines)
-        for seed in known.seeds:
-            lines.append(trials.run("trial", row, settings, known.recipe(settings, seed)))
+    for group in groups:
+        for row in known.rows:
+            settings = _settings(known, row, group, trials, lines)
+            for seed in known.seeds:
+                lines.append(trials.run("trial", row, settings, known.recipe(settings, seed)))
     identities = {line["identity"] for line in lines}
     stale = [line for line in trials.finished if line["identity"] not in identities]
-    return Comparison(make_table(described, lines, stale))
+    return Comparison(make_tables(described, lines, stale))
 
 
 def _extras(spec: Spec) -> Extras:
@@ -88,8 +98,10 @@ def _extras(spec: Spec) -> Extras:
     return Extras(asked.corruptions, asked.similarity, people)
 
 
-def _settings(spec: Spec, name: str, trials: Trials, lines: list[Line]) -> dict[str, Any]:
-    """A row's settings, with what it and the rows that it is like choose.
+def _settings(
+    spec: Spec, name: str, group: Mapping[str, Any], trials: Trials, lines: list[Line]
+) -> dict[str, Any]:
+    """A row's settings in a group, with what it and the rows that it is like choose.
 
     Keys are chosen one after the other: earlier ones at what was chosen, later ones at their first
     value.
@@ -98,7 +110,7 @@ def _settings(spec: Spec, name: str, trials: Trials, lines: list[Line]) -> dict[
         lines: the tries are added to them.
     """
     row = spec.rows[name]
-    settings = _settings(spec, row.like, trials, lines) if row.like else {}
+    settings = _settings(spec, row.like, group, trials, lines) if row.like else dict(group)
     settings |= row.first()
     for key, values in row.choose.items():
         settings[key] = _choose(spec, name, settings, key, values, trials, lines)
@@ -135,11 +147,11 @@ def _validation(line: Line) -> float:
     return line["record"]["students"]["student"]["validation_accuracy"]
 
 
-def _is_of(line: Line, row: str, spec: Spec) -> bool:
-    """Whether a line has a row's settings, whatever was chosen."""
+def _is_of(line: Line, row: str, spec: Spec, group: Mapping[str, Any]) -> bool:
+    """Whether a line has a row's settings in a group, whatever was chosen."""
     chosen = {key for ancestor in spec.lineage(row) for key in ancestor.choose}
 
     def fixed(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in settings.items() if key not in chosen}
 
-    return line["row"] == row and fixed(line["settings"]) == fixed(spec.settings(row))
+    return line["row"] == row and fixed(line["settings"]) == fixed(spec.settings(row, group))

@@ -1,6 +1,7 @@
 """What a comparison compares: a base recipe, rows that differ from it, and seeds."""
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -75,6 +76,8 @@ class Spec(BaseModel):
         seeds: fixed before anything runs.
         controls: may be missing only with `controls: none`.
         rows: name → what differs from the base.
+        axes: dotted keys → values; all rows are run at every combination of them, each with
+            controls, choices and table of its own.
         claims: what the comparison is run to decide, `A > B on METRIC` each; their intervals are
             corrected for their number. B may be "best other": best on validation.
         evaluate: what is measured of every trial on test beside its answers.
@@ -88,18 +91,29 @@ class Spec(BaseModel):
     seeds: list[int] = Field(min_length=1)
     controls: Controls | Literal["none"]
     rows: dict[str, Row] = Field(min_length=1)
+    axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     claims: list[str] = Field(default_factory=list)
     evaluate: Evaluation = Evaluation()
     note: str = ""
+
+    def groups(self) -> list[dict[str, Any]]:
+        """All combinations of the axes' values; a single empty one without axes."""
+        return [
+            dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())
+        ]
 
     def lineage(self, name: str) -> list[Row]:
         """A row after those that it is like, the most distant first."""
         row = self.rows[name]
         return [*(self.lineage(row.like) if row.like else []), row]
 
-    def settings(self, name: str) -> dict[str, Any]:
-        """A row's settings, as if the first value were taken of whatever is chosen."""
-        settings = {}
+    def settings(self, name: str, group: Mapping[str, Any]) -> dict[str, Any]:
+        """A row's settings, as if the first value were taken of whatever is chosen.
+
+        Args:
+            group: one of `groups`.
+        """
+        settings = dict(group)
         for row in self.lineage(name):
             settings |= row.first()
         return settings
@@ -159,9 +173,15 @@ def _check(spec: Spec, where: str) -> None:
             seen.add(row.like)
             row = spec.rows[row.like]
     for name, row in spec.rows.items():
-        if "seed" in row.first():
-            raise RecipeError(f"{where}: {name} sets the seed. A comparison's seeds are `seeds`.")
-        settings = spec.settings(name)
+        if "seed" in row.first() or "seed" in spec.axes:
+            raise RecipeError(
+                f"{where}: {name} or an axis sets the seed. A comparison's seeds are `seeds`."
+            )
+        for key in sorted(row.first().keys() & spec.axes.keys()):
+            raise RecipeError(
+                f"{where}: {name} sets {key}, which is an axis. Leave one of them out."
+            )
         values = [{key: one} for key, tried in row.choose.items() for one in tried] or [{}]
-        for value in values:
-            spec.recipe(settings | value, spec.seeds[0])
+        for group in spec.groups():
+            for value in values:
+                spec.recipe(spec.settings(name, group) | value, spec.seeds[0])

@@ -124,18 +124,18 @@ class Finding(NamedTuple):
         return f"{said}; {'; '.join(parts)}."
 
 
-def decide(claims: Sequence[Claim], trials: Trials) -> list[Finding]:
-    """Holds each claim against the trials; intervals are corrected over all of them (Holm).
+def decide(cases: Sequence[tuple[Claim, Trials]]) -> list[Finding]:
+    """Holds each claim against its trials; intervals are corrected over all of them (Holm).
 
     Args:
-        trials: row → seed → line.
+        cases: a claim, and row → seed → line.
     """
-    resolved = [_with_best_other(claim, trials) for claim in claims]
-    pairs = [_pairs(claim, trials) for claim in resolved]
+    resolved = [(_with_best_other(claim, trials), trials) for claim, trials in cases]
+    pairs = [_pairs(claim, trials) for claim, trials in resolved]
     intervals = holm_intervals([pair or ([], []) for pair in pairs])
     return [
         _finding(claim, pair, interval, trials)
-        for claim, pair, interval in zip(resolved, pairs, intervals, strict=True)
+        for (claim, trials), pair, interval in zip(resolved, pairs, intervals, strict=True)
     ]
 
 

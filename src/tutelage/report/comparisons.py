@@ -1,6 +1,7 @@
 """The table of a comparison, from its lines alone."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 from tutelage.report.claims import Finding, decide, over_pictures, parse_claim
@@ -8,7 +9,7 @@ from tutelage.report.metrics import METRICS, measured
 from tutelage.report.tables import duplicates_in_words
 from tutelage.stats import Interval, mean_and_spread, paired_interval, verdict
 
-__all__ = ["Table", "make_table"]
+__all__ = ["Table", "make_tables", "title_of"]
 
 Line = Mapping[str, Any]
 
@@ -25,11 +26,13 @@ class Table(NamedTuple):
         rows: one mapping per row; accuracies in percent, None where there is nothing to say.
         notes: what must be read with the rows.
         findings: what became of the claims.
+        title: values of the axes at which it was measured; empty without axes.
     """
 
     rows: list[dict[str, Any]]
     notes: list[str]
     findings: list[Finding]
+    title: str = ""
 
     def cells(self) -> list[list[str]]:
         """Heading and rows, as text; columns of metrics that nobody measured are left out."""
@@ -48,26 +51,65 @@ class Table(NamedTuple):
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in cells
         ]
+        title = [self.title, ""] if self.title else []
         said = [finding.sentence() for finding in self.findings]
-        return "\n".join([*lines, "", *said, *self.notes])
+        return "\n".join([*title, *lines, "", *said, *self.notes])
 
     def markdown(self) -> str:
         """As a Markdown table, notes below."""
         cells = self.cells()
         head, *rows = ["| " + " | ".join(row) + " |" for row in cells]
         rule = "|" + "---|" * len(cells[0])
+        title = [f"**{self.title}**", ""] if self.title else []
         said = [finding.sentence() for finding in self.findings]
-        return "\n".join([head, rule, *rows, "", *(f"{line}  " for line in [*said, *self.notes])])
+        below = [f"{line}  " for line in [*said, *self.notes]]
+        return "\n".join([*title, head, rule, *rows, "", *below])
 
 
-def make_table(spec: Mapping[str, Any], lines: Sequence[Line], stale: Sequence[Line] = ()) -> Table:
-    """Means and spreads over seeds, and gains over both controls.
+def make_tables(
+    spec: Mapping[str, Any], lines: Sequence[Line], stale: Sequence[Line] = ()
+) -> list[Table]:
+    """One table per combination of the axes' values; claims are corrected over all of them.
 
     Args:
         spec: of the comparison, as JSON.
         lines: of its trials and tries.
-        stale: lines that are not used; they are only named.
+        stale: lines that are not used; they are only named, under the last table.
     """
+    axes: Mapping[str, Sequence[Any]] = spec.get("axes", {})
+    groups = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    parts = [[line for line in lines if _is_in(line, group)] for group in groups]
+    claims = [parse_claim(text, spec["rows"]) for text in spec.get("claims", [])]
+    cases = [
+        (claim, {row: _by_seed(row, part) for row in spec["rows"]})
+        for part in parts
+        for claim in claims
+    ]
+    findings = decide(cases)
+    tables = []
+    for number, (group, part) in enumerate(zip(groups, parts, strict=True)):
+        last = number == len(groups) - 1
+        table = _make_table(spec, part, stale if last else ())
+        own = findings[number * len(claims) : (number + 1) * len(claims)]
+        tables.append(table._replace(findings=own, title=title_of(group)))
+    return tables
+
+
+def title_of(group: Mapping[str, Any]) -> str:
+    """Values of the axes, in words.
+
+    >>> title_of({"student.width": 8, "data.labelled": 500})
+    'student.width 8, data.labelled 500'
+    """
+    return ", ".join(f"{key} {value}" for key, value in group.items())
+
+
+def _is_in(line: Line, group: Mapping[str, Any]) -> bool:
+    return all(line["settings"].get(key) == value for key, value in group.items())
+
+
+def _make_table(spec: Mapping[str, Any], lines: Sequence[Line], stale: Sequence[Line]) -> Table:
+    """Means and spreads over seeds, and gains over both controls; without findings."""
     trials = {row: _by_seed(row, lines) for row in spec["rows"]}
     controls = None if spec["controls"] == "none" else spec["controls"]
     chosen = {
@@ -76,11 +118,10 @@ def make_table(spec: Mapping[str, Any], lines: Sequence[Line], stale: Sequence[L
     }
     rows = [_row(name, own, trials, controls, chosen[name]) for name, own in trials.items()]
     teacher = _teacher(lines)
-    claims = [parse_claim(text, spec["rows"]) for text in spec.get("claims", [])]
     return Table(
         ([teacher] if teacher else []) + rows,
         _notes(spec, trials, controls, chosen, rows, stale) + _notes_on_readings(trials, lines),
-        decide(claims, trials),
+        [],
     )
 
 
