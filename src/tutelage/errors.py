@@ -6,6 +6,8 @@ The command line prints the sentence and exits with code 2. Whoever uses the lib
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from functools import partial
+from typing import Any
 
 __all__ = [
     "CheckpointError",
@@ -76,6 +78,10 @@ class Interrupted(TutelageError):
     def __init__(self, message: str, signal: int, *, finished: bool = False) -> None:
         super().__init__(message)
         self.signal, self.finished = signal, finished
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It must reach another process as a whole."""
+        return partial(Interrupted, finished=self.finished), (str(self), self.signal)
 
 
 class NoEffectWarning(UserWarning):

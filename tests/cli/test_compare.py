@@ -83,7 +83,7 @@ def test_a_finished_comparison_is_only_read_again(
     first = call("compare", "spec.yaml", "--records", "lines.jsonl", "--json")
     assert first.code == 0
     assert {"wide", "narrow"} <= {
-        str(v) for row in json.loads(first.out)["rows"] for v in row.values()
+        str(v) for row in json.loads(first.out)["tables"][0]["rows"] for v in row.values()
     }
     lines = Path("lines.jsonl").read_text()
     second = call("compare", "spec.yaml", "--records", "lines.jsonl", "--json")

@@ -314,7 +314,7 @@ def test_rows_are_json_values():
 def test_a_table_is_made_without_torch():
     code = f"""
 import json, sys
-from tutelage.report.comparisons import make_table
+from tutelage.report.comparisons import make_tables
 (made,) = make_tables(*json.loads({json.dumps([spec("kd"), lines(kd=[0.6, 0.8])])!r}))
 assert "torch" not in sys.modules
 print(made.cells()[1][:3])

@@ -39,6 +39,15 @@ def compare(
             "is run anew, and must end in the same weights, bit for bit.",
         ),
     ] = False,
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Run N trials at once, each with its share of the threads; a share of its own "
+            "makes it another trial.",
+        ),
+    ] = 1,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table as Markdown.")
     ] = False,
@@ -58,7 +67,7 @@ def compare(
     if markdown and as_json:
         raise SettingError("--markdown and --json exclude each other. Leave one out.")
     done = comparison.compare(
-        spec, runs=runs, records=records, restamp=restamp, command=COMMAND.get()
+        spec, runs=runs, records=records, restamp=restamp, jobs=jobs, command=COMMAND.get()
     )
     if as_json:
         claims = [finding._asdict() for finding in done.findings()]

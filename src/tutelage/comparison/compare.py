@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tutelage.comparison.board import Board, showing
+from tutelage.comparison.jobs import running
 from tutelage.comparison.spec import Spec, read_spec
-from tutelage.comparison.trials import Line, Trials
+from tutelage.comparison.trials import Line, Started, Trials
 from tutelage.errors import RunError
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import Table, make_tables
@@ -46,6 +48,7 @@ def compare(
     runs: Path | str = "runs",
     records: Path | str | None = None,
     restamp: bool = False,
+    jobs: int = 1,
     shown: bool = True,
     command: str = "tutelage.compare",
 ) -> Comparison:
@@ -59,6 +62,10 @@ def compare(
         restamp: take over lines that differ from what would be run now in the code alone. For each
             row one trial is run anew; only if it ends in the same weights, bit for bit, do the
             row's lines count for the new code too.
+        jobs: how many trials run at once, each in a process of its own with its share of the CPU's
+            threads; another share gives other bits, so these are other trials, and their wall
+            times are those of a busy machine. A script that asks for more than 1 must do so below
+            `if __name__ == "__main__":`.
         shown: whether to show progress.
         command: how it was called, for the records.
 
@@ -69,27 +76,51 @@ def compare(
     known = read_spec(spec)
     folder = Path(runs) / known.name
     path = Path(records) if records is not None else folder / "trials.jsonl"
-    trials = Trials(path, folder, extras=_extras(known), shown=shown, command=command)
     groups = known.groups()
-    for group in groups:  # what cannot be built shall say so before anything runs
-        for row in known.rows:
-            trials.parts(known.recipe(known.settings(row, group), known.seeds[0]))
-    described = known.model_dump(mode="json", by_alias=True)
-    trials.note_spec(described)
-    if restamp:
-        for group in groups:
+    board = Board(list(known.rows), len(known.seeds) * len(groups))
+    with running(jobs) as pool:
+        trials = Trials(
+            path,
+            folder,
+            pool,
+            extras=_extras(known),
+            notice=board.notice,
+            shown=shown and jobs == 1,
+            command=command,
+        )
+        for group in groups:  # what cannot be built shall say so before anything runs
             for row in known.rows:
-                own = [line for line in trials.finished if _is_of(line, row, known, group)]
-                trials.restamp(own, known)
-    lines: list[Line] = []
-    for group in groups:
-        for row in known.rows:
-            settings = _settings(known, row, group, trials, lines)
-            for seed in known.seeds:
-                lines.append(trials.run("trial", row, settings, known.recipe(settings, seed)))
+                trials.parts(known.recipe(known.settings(row, group), known.seeds[0]))
+        described = known.model_dump(mode="json", by_alias=True)
+        trials.note_spec(described)
+        with showing(board, shown=shown):
+            if restamp:
+                _restamp(known, trials)
+            lines = _run(known, trials)
     identities = {line["identity"] for line in lines}
     stale = [line for line in trials.finished if line["identity"] not in identities]
     return Comparison(make_tables(described, lines, stale))
+
+
+def _restamp(spec: Spec, trials: Trials) -> None:
+    for group in spec.groups():
+        for row in spec.rows:
+            own = [line for line in trials.finished if _is_of(line, row, spec, group)]
+            trials.restamp(own, spec)
+
+
+def _run(spec: Spec, trials: Trials) -> list[Line]:
+    """The lines of all trials and tries that the specification asks for."""
+    tries: list[Line] = []
+    started: list[Started] = []
+    for group in spec.groups():
+        for row in spec.rows:
+            settings = _settings(spec, row, group, trials, tries)
+            started += [
+                trials.start("trial", row, settings, spec.recipe(settings, seed))
+                for seed in spec.seeds
+            ]
+    return [*tries, *(one.line() for one in started)]
 
 
 def _extras(spec: Spec) -> Extras:
@@ -127,10 +158,13 @@ def _choose(
     lines: list[Line],
 ) -> Any:
     """The value that is best on validation, on the first seed; of equal ones the first."""
+    every = [{**settings, key: value} for value in values]
+    started = [
+        trials.start("try", row, tried, spec.recipe(tried, spec.seeds[0])) for tried in every
+    ]
     scores = []
-    for value in values:
-        tried = {**settings, key: value}
-        line = trials.run("try", row, tried, spec.recipe(tried, spec.seeds[0]))
+    for one in started:
+        line = one.line()
         if line not in lines:
             lines.append(line)
         works = "failed" not in line and not line["record"]["collapsed"]

@@ -1,30 +1,45 @@
 """Trials that are run once: a finished one is a line in a file, and the line is enough."""
 
 import json
-import re
-import warnings
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, final
-
-import torch
+from typing import Any, Literal, NamedTuple, final
 
 from tutelage.build import build
+from tutelage.comparison.jobs import Jobs
+from tutelage.comparison.outcome import Task, outcome
 from tutelage.comparison.spec import Spec
 from tutelage.engine import resolve_device
-from tutelage.errors import NonFiniteError, RunError
+from tutelage.errors import RunError
 from tutelage.identity import identity_parts
 from tutelage.provenance import digest, git_commit, versions
-from tutelage.recipes import Recipe, plain, read_recipe
-from tutelage.records import RunFolder, append_line, read_lines, remove, write_atomic
-from tutelage.runs import NOTHING, Extras, evaluate, read_test, train
+from tutelage.recipes import Recipe, plain
+from tutelage.records import append_line, read_lines, write_atomic
+from tutelage.runs import Extras
 
-__all__ = ["Line", "Trials"]
+__all__ = ["Line", "Started", "Trials"]
 
 Line = dict[str, Any]
 """What a finished trial leaves: kind, row, seed, settings, identity, its parts, and the record."""
+
+
+class Started(NamedTuple):
+    """A trial that has begun, or is already there.
+
+    Attributes:
+        row, settings: under which it was asked for; the same trial may be asked for twice.
+    """
+
+    future: "Future[Line]"
+    row: str
+    settings: dict[str, Any]
+
+    def line(self) -> Line:
+        """Its line, once it is finished."""
+        return self.future.result() | {"row": self.row, "settings": self.settings}
 
 
 @final
@@ -34,16 +49,28 @@ class Trials:
     Args:
         records: the JSON-lines file; made when the first trial finishes.
         runs: folder of the run folders, which may be thrown away.
+        jobs: run them.
         extras: what is measured of each trial on test beside its answers.
+        notice: is told of what begins and of what has finished.
     """
 
     def __init__(
-        self, records: Path, runs: Path, *, extras: Extras = NOTHING, shown: bool, command: str
+        self,
+        records: Path,
+        runs: Path,
+        jobs: Jobs,
+        *,
+        extras: Extras,
+        notice: Callable[[str, int, Line | None], None],
+        shown: bool,
+        command: str,
     ) -> None:
-        self._records, self._runs, self._extras = records, runs, extras
-        self._shown, self._command = shown, command
+        self._records, self._runs, self._jobs, self._extras = records, runs, jobs, extras
+        self._notice, self._shown, self._command = notice, shown, command
         self._lines: list[Line] = read_lines(records)
         self._known_parts: dict[str, dict[str, Any]] = {}
+        self._begun: dict[tuple[str, str], Future[Line]] = {}
+        self._lock = threading.Lock()
 
     @property
     def finished(self) -> list[Line]:
@@ -69,14 +96,16 @@ class Trials:
                 recipe,
                 built.content,
                 built.code,
-                threads=torch.get_num_threads(),
+                threads=self._jobs.threads,
                 device=resolve_device(recipe.train.device).type,
                 versions=versions(),
             )
         return self._known_parts[key]
 
-    def run(self, kind: str, row: str, settings: Mapping[str, Any], recipe: Recipe) -> Line:
-        """A trial's line: the newest there is, or a new one.
+    def start(
+        self, kind: Literal["trial", "try"], row: str, settings: Mapping[str, Any], recipe: Recipe
+    ) -> Started:
+        """Begins a trial, unless there is a line of it.
 
         A line that lacks what is now to be measured is not enough: its student is measured, or
         trained anew if its run folder is gone.
@@ -86,27 +115,83 @@ class Trials:
         """
         parts = self.parts(recipe)
         identity = digest(parts)
+        key = (kind, identity)
+        if key not in self._begun:
+            line = self._line_of(kind, identity)
+            if line is None:
+                begun = {"kind": kind, "row": row, "seed": recipe.seed, "settings": dict(settings)}
+                self._begun[key] = self._begin(
+                    begun | {"identity": identity, "parts": parts}, recipe
+                )
+            else:
+                self._begun[key] = Future()
+                self._begun[key].set_result(line)
+        # The row may have been renamed since, or another one may be the same.
+        return Started(self._begun[key], row, dict(settings))
+
+    def _line_of(self, kind: str, identity: str) -> Line | None:
+        """The newest that is enough."""
         for line in reversed(self._lines):
             same = line["kind"] == kind and line["identity"] == identity
             if same and (kind == "try" or self._is_complete(line)):
-                # The row may have been renamed since, or another one may be the same.
-                return line | {"row": row, "settings": dict(settings)}
-        line = {"kind": kind, "row": row, "seed": recipe.seed, "settings": dict(settings)}
-        line |= {"identity": identity, "parts": parts}
-        line |= self._outcome(kind, row, recipe, identity)
-        self._append(line)
-        return line
+                return line
+        return None
+
+    def _begin(self, begun: Line, recipe: Recipe) -> "Future[Line]":
+        finished: Future[Line] = Future()
+
+        def finish(done: "Future[dict[str, Any]]") -> None:
+            try:
+                line = begun | done.result()
+                self._append(line)
+            except BaseException as error:
+                finished.set_exception(error)
+                return
+            self._notice(line["row"], line["seed"], line)
+            finished.set_result(line)
+
+        self._notice(begun["row"], begun["seed"], None)
+        task = self._task(begun["kind"], begun["row"], recipe, begun["parts"])
+        self._jobs.start(outcome, task).add_done_callback(finish)
+        return finished
+
+    def _task(
+        self, kind: Literal["trial", "try"], row: str, recipe: Recipe, parts: Mapping[str, Any]
+    ) -> Task:
+        return Task(
+            kind,
+            row,
+            recipe,
+            digest(parts),
+            self._runs,
+            self._extras,
+            self._measured_teacher(parts),
+            self._shown,
+            self._command,
+        )
+
+    def _measured_teacher(self, parts: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The entry of the same teacher, shown the same test pictures, in a complete line."""
+        wanted = {key: parts["content"].get(key) for key in ("teacher", "test", "source")}
+        for line in self.finished if self._extras.keys else ():
+            if line["kind"] != "trial" or "failed" in line or not self._is_complete(line):
+                continue
+            content = line["parts"]["content"]
+            if wanted["teacher"] and {key: content.get(key) for key in wanted} == wanted:
+                return line["record"]["teacher"]
+        return None
 
     def _is_complete(self, line: Line) -> bool:
         if "failed" in line:
             return True
-        student = line["record"]["students"]["student"]
-        found = student.get("robustness", {}).get("pictures", 0)
-        return found >= self._extras.corruptions and all(key in student for key in self._keys)
-
-    @property
-    def _keys(self) -> list[str]:
-        return ["test", *self._extras.keys] if self._extras.keys else []
+        record, keys = line["record"], self._extras.keys
+        if not keys or record["collapsed"]:
+            return True
+        student = record["students"]["student"]
+        wanted = min(self._extras.corruptions, record["data"]["test"])
+        shown = student.get("robustness", {}).get("pictures", 0)
+        alone = {"similarity"} if record["teacher"] is None else set()
+        return shown >= wanted and {"test", *keys} - alone <= student.keys()
 
     def restamp(self, lines: Sequence[Line], spec: Spec) -> None:
         """Takes over a row's lines from older code, if it can be shown to do the same.
@@ -128,7 +213,8 @@ class Trials:
         for code, group in old.items():
             proof = min(group, key=lambda line: line["kind"] != "trial")
             recipe = spec.recipe(proof["settings"], proof["seed"])
-            again = self._outcome("try", proof["row"], recipe, digest(self.parts(recipe)))
+            task = self._task("try", proof["row"], recipe, self.parts(recipe))
+            again = self._jobs.start(outcome, task).result()
             if _end(again) != _end(proof):
                 raise RunError(
                     f"{proof['row']} cannot be re-stamped: run anew with the code as it is, seed "
@@ -147,87 +233,13 @@ class Trials:
         texts = [json.dumps(line, allow_nan=False) + "\n" for line in self._lines]
         write_atomic(self._records, "".join(texts))
 
-    def _outcome(self, kind: str, row: str, recipe: Recipe, identity: str) -> Line:
-        """The record, or in what words the trial failed."""
-        try:
-            record = self._train(kind, row, recipe, identity)
-        except NonFiniteError as error:
-            record = {"commit": git_commit(), "recipe": plain(recipe)}
-            return {"failed": str(error).split(";")[0], "record": record}
-        if kind == "trial" and self._extras.keys and not record["collapsed"]:
-            record = self._measure(self._runs / record["name"], record)
-        return {"record": record}
-
-    def _train(self, kind: str, row: str, recipe: Recipe, identity: str) -> dict[str, Any]:
-        name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', row)}-seed{recipe.seed}-{identity[:8]}"
-        folder = RunFolder(self._runs / name)
-        if not folder.finished:
-            _clear_other_recipe(folder, recipe)
-            return train(
-                recipe,
-                name=name,
-                runs=self._runs,
-                resume=folder.path.exists(),
-                with_test=kind == "trial",
-                shown=self._shown,
-                command=self._command,
-            ).record
-        record = folder.read_record()
-        if kind == "try":
-            return _without_test(record)
-        if record["readings"]:
-            return record
-        return read_test(
-            folder.path,
-            purpose="final measurement of a setting that was chosen on validation",
-            command=self._command,
-        ).record
-
-    def _measure(self, folder: Path, record: dict[str, Any]) -> dict[str, Any]:
-        """The record with what is to be measured beside the answers; a teacher's only once."""
-        teachers = [
-            line["record"]["teacher"]
-            for line in self.finished
-            if line["kind"] == "trial"
-            and "failed" not in line
-            and self._is_complete(line)
-            and line["record"]["content"] | {"train": None, "student": None}
-            == record["content"] | {"train": None, "student": None}
-        ]
-        return evaluate(
-            folder,
-            with_test=True,
-            extras=self._extras,
-            teacher=teachers[0] if teachers else None,
-            command=self._command,
-        )["record"]
-
     def _append(self, line: Line) -> None:
-        self._records.parent.mkdir(parents=True, exist_ok=True)
-        append_line(self._records, line)
-        self._lines.append(line)
-
-
-def _clear_other_recipe(folder: RunFolder, recipe: Recipe) -> None:
-    """Removes an unfinished run of this identity that only its own recipe could continue."""
-    if folder.recipe.is_file() and plain(read_recipe(folder.recipe)) != plain(recipe):
-        warnings.warn(
-            f"The unfinished run in {folder.path} was begun with other settings that change no "
-            "weights (such as log_every, or where files lie), and is begun anew.",
-            stacklevel=2,
-        )
-        remove(folder.path)
+        with self._lock:
+            self._records.parent.mkdir(parents=True, exist_ok=True)
+            append_line(self._records, line)
+            self._lines.append(line)
 
 
 def _end(line: Line) -> str:
     """What a trial came to, to the last bit."""
     return line.get("failed") or line["record"]["students"]["student"]["weights"]
-
-
-def _without_test(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as it was before test was read."""
-    result: dict[str, Any] = deepcopy(record) | {"readings": []}
-    for network in (result["students"]["student"], result["teacher"] or {}):
-        for key in ("test_accuracy", "test", "agreement", "fidelity"):
-            network.pop(key, None)
-    return result

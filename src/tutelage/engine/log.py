@@ -18,9 +18,12 @@ from tutelage.distiller import Output
 from tutelage.errors import NonFiniteError
 from tutelage.records import RunFolder, append_line
 
-__all__ = ["Display", "Log"]
+__all__ = ["CONSOLE", "Display", "Log"]
 
 LOSS = "loss"
+
+CONSOLE = Console(stderr=True)
+"""Whatever moves on the terminal is drawn by this one: two would draw over each other."""
 
 
 @final
@@ -140,10 +143,9 @@ class Display:
 
     def __init__(self, title: str, steps: int, *, shown: bool) -> None:
         self._title, self._steps, self._shown = title, steps, shown
-        console = Console(stderr=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        if shown and console.is_terminal:
+        if shown and CONSOLE.is_terminal:
             self._bar = Progress(
                 # At 80 columns the name gives way first, then the bar; numbers and time stay.
                 TextColumn(
@@ -154,7 +156,7 @@ class Display:
                 TextColumn("{task.completed}/{task.total}"),
                 TextColumn("{task.fields[numbers]}", table_column=Column(no_wrap=True)),
                 TimeRemainingColumn(),
-                console=console,
+                console=CONSOLE,
                 transient=True,
                 expand=True,
             )

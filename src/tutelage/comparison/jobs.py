@@ -1,0 +1,146 @@
+"""Several trials at once, each in a process of its own."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, final
+
+import torch
+
+from tutelage.errors import Interrupted, RunError, SettingError
+
+__all__ = ["Jobs", "running"]
+
+
+@final
+class Jobs:
+    """Runs functions, at most so many at a time; a single one in this very process.
+
+    Args:
+        count: how many at a time.
+
+    Attributes:
+        threads: of the CPU, that each has for itself.
+
+    Raises:
+        SettingError: fewer than one.
+    """
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise SettingError(f"jobs must be 1 or more, not {count}. 1 runs trials in turn.")
+        alone = count == 1
+        self.threads = torch.get_num_threads() if alone else max(1, _num_cores() // count)
+        self._pool = None if alone else ThreadPoolExecutor(count)
+        self._children: set[multiprocessing.process.BaseProcess] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def start(self, function: Callable[[Any], Any], argument: Any) -> "Future[Any]":
+        """Begins a call as soon as there is room for it.
+
+        Args:
+            function, argument: can be pickled; the result, too.
+        """
+        if self._pool is not None:
+            return self._pool.submit(self._in_process, function, argument)
+        done: Future[Any] = Future()
+        done.set_result(function(argument))
+        return done
+
+    def stop(self, number: int) -> None:
+        """Lets nothing new begin, and hands a signal to what is running: it saves and ends."""
+        if self._pool is None:
+            return
+        with self._lock:
+            self._stopped = True
+            for child in self._children:
+                if child.pid is not None and child.is_alive():
+                    os.kill(child.pid, number)
+        self._pool.shutdown(cancel_futures=True)
+
+    def close(self) -> None:
+        """Waits for what is running."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _in_process(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        context = multiprocessing.get_context("spawn")
+        receiving, sending = context.Pipe(duplex=False)
+        child = context.Process(target=_child, args=(sending, self.threads, function, argument))
+        with self._lock:
+            if self._stopped:
+                raise Interrupted("Stopped before it began.", signal.SIGTERM)
+            child.start()
+            self._children.add(child)
+        sending.close()
+        try:
+            worked, value = receiving.recv()
+        except EOFError:
+            child.join()
+            raise RunError(
+                f"The process of a trial was ended from outside (exit code {child.exitcode}), "
+                "perhaps for want of memory. Run the same command again, with fewer --jobs."
+            ) from None
+        finally:
+            receiving.close()
+            child.join()
+            with self._lock:
+                self._children.discard(child)
+        if not worked:
+            raise value
+        return value
+
+
+@contextmanager
+def running(count: int) -> Iterator[Jobs]:
+    """Jobs that end in order: a signal, or an error, stops all of them."""
+    jobs = Jobs(count)
+    with _terminable(several=count > 1):
+        try:
+            yield jobs
+        except BaseException as error:
+            jobs.stop(error.signal if isinstance(error, Interrupted) else signal.SIGTERM)
+            raise
+        jobs.close()
+
+
+@contextmanager
+def _terminable(*, several: bool) -> Iterator[None]:
+    """Inside, SIGTERM raises `Interrupted` where this process only waits for others."""
+    if not several or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: object) -> None:
+        del frame
+        raise Interrupted("Stopped; what was running is saved.", number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _child(
+    sending: Connection, threads: int, function: Callable[[Any], Any], argument: Any
+) -> None:
+    torch.set_num_threads(threads)
+    try:
+        answer = (True, function(argument))
+    except (Exception, KeyboardInterrupt) as error:
+        answer = (False, error)
+    sending.send(answer)
+    sending.close()
+
+
+def _num_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
