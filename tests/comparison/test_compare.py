@@ -15,7 +15,7 @@ from tiny import distilled, recipe, train_teacher
 
 from tutelage import identity
 from tutelage.comparison import Comparison, compare
-from tutelage.comparison import trials as trials_module
+from tutelage.comparison import outcome as outcome_module
 from tutelage.data.loader import TrainLoader
 from tutelage.errors import NetworkError, RecipeError, RunError
 from tutelage.provenance import versions
@@ -54,7 +54,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
         found.append((more["name"].rpartition("-")[0], more["with_test"]))
         return train(*args, **more)
 
-    monkeypatch.setattr(trials_module, "train", noting)
+    monkeypatch.setattr(outcome_module, "train", noting)
     return found
 
 
@@ -242,7 +242,7 @@ def test_other_code_versions_or_threads_make_lines_stale(
     assert ran(value)
     now = versions()
     with monkeypatch.context() as patch:
-        patch.setattr(trials_module, "versions", lambda: now | {"torch": "0"})
+        patch.setattr(outcome_module, "versions", lambda: now | {"torch": "0"})
         trained.clear()
         run(value, runs)
         assert trained

@@ -26,19 +26,19 @@ class Board:
     """
 
     def __init__(self, rows: Sequence[str], seeds: int) -> None:
-        self._rows, self._seeds = rows, seeds
+        self._seeds = seeds
         self._running: list[tuple[str, int]] = []
-        self._lines: dict[str, list[Line]] = {row: [] for row in rows}
+        self._lines: dict[str, dict[tuple[str, str], Line]] = {row: {} for row in rows}
         self._lock = threading.Lock()
         self.live: Live | None = None
 
     def notice(self, row: str, seed: int, line: Line | None) -> None:
-        """A trial or try begins, or has finished with a line."""
+        """A trial or try begins, or has finished with a line, perhaps long ago."""
         with self._lock:
             if line is None:
                 self._running.append((row, seed))
             else:
-                self._lines[row].append(line)
+                self._lines[row][line["kind"], line["identity"]] = line
                 if (row, seed) in self._running:
                     self._running.remove((row, seed))
         if self.live is not None:
@@ -51,8 +51,13 @@ class Board:
             table.add_column(name, justify="left" if name in ("row", "running") else "right")
         with self._lock:
             for row, lines in self._lines.items():
-                trials = [line for line in lines if line["kind"] == "trial"]
-                tries = [line for line in lines if line["kind"] == "try"]
+                trials = [line for line in lines.values() if line["kind"] == "trial"]
+                tested = [_student(line)["test_accuracy"] for line in trials if _works(line)]
+                tried = [
+                    _student(line)["validation_accuracy"]
+                    for line in lines.values()
+                    if line["kind"] == "try" and _works(line)
+                ]
                 seeds = ", ".join(f"seed {seed}" for name, seed in self._running if name == row)
                 table.add_row(
                     row,

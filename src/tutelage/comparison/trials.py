@@ -127,7 +127,10 @@ class Trials:
                 self._begun[key] = Future()
                 self._begun[key].set_result(line)
         # The row may have been renamed since, or another one may be the same.
-        return Started(self._begun[key], row, dict(settings))
+        started = Started(self._begun[key], row, dict(settings))
+        if started.future.done():
+            self._notice(row, recipe.seed, started.line())
+        return started
 
     def _line_of(self, kind: str, identity: str) -> Line | None:
         """The newest that is enough."""
