@@ -60,13 +60,7 @@ class Board:
                 ]
                 seeds = ", ".join(f"seed {seed}" for name, seed in self._running if name == row)
                 table.add_row(
-                    row,
-                    f"{len(trials)}/{self._seeds}",
-                    _mean([_student(line)["test_accuracy"] for line in trials if _works(line)]),
-                    _best(
-                        [_student(line)["validation_accuracy"] for line in tries if _works(line)]
-                    ),
-                    seeds,
+                    row, f"{len(trials)}/{self._seeds}", _mean(tested), _best(tried), seeds
                 )
         return table
 
