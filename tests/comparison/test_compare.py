@@ -1,10 +1,12 @@
 """Many runs, one table: what is run, what is reused, what is chosen by what, what survives."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,16 @@ from typing import Any
 import pytest
 import torch
 from tiny import distilled, recipe, train_teacher
+from tutelage.evaluation.robustness import robustness
 
 from tutelage import identity
 from tutelage.comparison import Comparison, compare
 from tutelage.comparison import outcome as outcome_module
 from tutelage.data.loader import TrainLoader
-from tutelage.errors import NetworkError, RecipeError, RunError
+from tutelage.errors import NetworkError, RecipeError, RunError, SettingError
 from tutelage.provenance import versions
 from tutelage.records import RunFolder
+from tutelage.runs import extras as extras_module
 from tutelage.runs import train
 
 Line = dict[str, Any]
@@ -582,3 +586,143 @@ def test_a_trial_that_failed_is_proven_by_failing_alike(
     assert run(value, runs, restamp=True) == first
     (line,) = lines_of(file_of(runs))
     assert line["restamped"]
+
+
+# Axes
+
+
+AXES = {"student.width": [2, 3]}
+
+
+def test_every_row_is_run_at_every_combination_of_the_axes(runs: Path, trained: list[Any]):
+    rows = {"short": {}, "long": {"set": {"train.steps": 12}}, "kd": {"set": {"task_weight": 0.5}}}
+    controls = {"short": "short", "long": "long"}
+    done = run(spec(rows, seeds=[0], axes=AXES, controls=controls), runs)
+    assert [table.title for table in done.tables] == ["student.width 2", "student.width 3"]
+    for width, table in zip((2, 3), done.tables, strict=True):
+        assert [row["row"] for row in table.rows] == ["short", "long", "kd"]
+        assert len({row["parameters"] for row in table.rows}) == 1
+        assert f"student.width {width}" in table.text()
+    sizes = [table.rows[0]["parameters"] for table in done.tables]
+    assert sizes[0] < sizes[1]
+    assert len(trained) == 6
+    trained.clear()
+    assert run(spec(rows, seeds=[0], axes=AXES, controls=controls), runs) == done
+    assert trained == []
+
+
+def test_each_group_chooses_for_itself(runs: Path):
+    done = run(spec(CHOOSING, seeds=[0], axes=AXES), runs)
+    tries = [line for line in lines_of(file_of(runs)) if line["kind"] == "try"]
+    assert [line["settings"]["student.width"] for line in tries] == [2, 2, 3, 3]
+    for table in done.tables:
+        assert table.rows[0]["chosen"].startswith(f"{KEY} 0.05 of (1e-12: ")
+
+
+# What is measured beside the answers
+
+
+def test_what_the_specification_asks_for_is_measured_of_every_trial(
+    teacher: Path, runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    value = spec({"narrow": {}}, base=distilled(teacher))
+    first = run(value, runs)
+    trained.clear()
+    asked = value | {"evaluate": {"corruptions": 30, "similarity": True}}
+    shown: list[list[str]] = []
+
+    def noting(networks: Any, *args: Any, **more: Any) -> Any:
+        shown.append(sorted(networks))
+        return robustness(networks, *args, **more)
+
+    monkeypatch.setattr(extras_module, "robustness", noting)
+    second = run(asked, runs)
+    assert trained == []  # the students are still there
+    assert shown == [["student", "teacher"], ["student"]]  # the teacher is measured once
+    for line in [line for line in lines_of(file_of(runs)) if line["kind"] == "trial"][2:]:
+        record = line["record"]
+        student = record["students"]["student"]
+        assert (
+            student["robustness"]["pictures"] == record["teacher"]["robustness"]["pictures"] == 30
+        )
+        assert {pair["student"] for pair in student["similarity"]} <= {"layer1", "layer2", "layer3"}
+        assert len(record["readings"]) == 2
+        assert "corruptions of 30 pictures" in record["readings"][1]["purpose"]
+    assert "corrupted accuracy %" in second.text()
+    assert "corrupted accuracy %" not in first.text()
+    assert second.table()[1]["accuracy"] == first.table()[1]["accuracy"]
+    assert run(asked, runs) == second
+    assert len(shown) == 2
+
+
+def test_without_run_folders_students_are_trained_again_to_be_measured(
+    runs: Path, trained: list[Any]
+):
+    value = spec({"narrow": {}}, seeds=[0])
+    run(value, runs)
+    for folder in (runs / "tiny").iterdir():
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    trained.clear()
+    run(value | {"evaluate": {"corruptions": 10}}, runs)
+    assert trained == [("narrow-seed0", True)]
+    old, new = (line for line in lines_of(file_of(runs)) if line["kind"] == "trial")
+    assert student_of(old)["weights"] == student_of(new)["weights"]
+    assert "robustness" in student_of(new)
+
+
+# Several at once
+
+
+def test_jobs_give_what_running_in_turn_gives(runs: Path, tmp_path: Path):
+    base = recipe(threads=1)
+    value = spec(CHOOSING | TWO, base=base)
+    together = compare(value, runs=runs, jobs=2, shown=False)
+    alone = compare(value, runs=tmp_path / "alone", shown=False)
+    timeless = ("latency_ms", "seconds")
+    for ours, theirs in zip(together.table(), alone.table(), strict=True):
+        assert {k: v for k, v in ours.items() if k not in timeless} == {
+            k: v for k, v in theirs.items() if k not in timeless
+        }
+
+
+def test_each_job_has_its_share_of_the_threads(runs: Path):
+    compare(spec({"narrow": {}}), runs=runs, jobs=2, shown=False)
+    for line in lines_of(file_of(runs)):
+        if line["kind"] == "trial":
+            threads = max(1, len(os.sched_getaffinity(0)) // 2)
+            assert line["parts"]["threads"] == line["record"]["hardware"]["threads"] == threads
+
+
+def test_a_trial_that_cannot_go_on_stops_the_others(runs: Path):
+    rows = {"narrow": {}, "none": {"set": {"methods": [], "task_weight": 0.0}}}
+    with pytest.raises(SettingError):
+        compare(spec(rows), runs=runs, jobs=2, shown=False)
+    with pytest.raises(SettingError, match="jobs must be 1 or more"):
+        compare(spec(rows), runs=runs, jobs=0, shown=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_jobs_that_are_stopped_go_on(number: signal.Signals, runs: Path, tmp_path: Path):
+    value = spec(TWO, base=recipe(steps=400, checkpoint_every=20, threads=1))
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(value))
+    words = [sys.executable, "-m", "tutelage.cli.main", "compare", str(path)]
+    process = subprocess.Popen(
+        [*words, "--runs", str(runs), "--jobs", "2"], stderr=subprocess.PIPE, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(runs.rglob("step-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + signal.SIGTERM
+        assert b"Go on with: tutelage compare" in said
+    done = compare(value, runs=runs, jobs=2, shown=False)
+    whole = compare(value, runs=tmp_path / "whole", jobs=2, shown=False)
+    assert [row["accuracy"] for row in done.table()] == [row["accuracy"] for row in whole.table()]
