@@ -621,11 +621,13 @@ def test_each_group_chooses_for_itself(runs: Path):
 
 # What is measured beside the answers
 
+LEARNING = {"student": {"name": "resnet8", "width": 8}, "steps": 40, "batch_size": 100}
+
 
 def test_what_the_specification_asks_for_is_measured_of_every_trial(
     teacher: Path, runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
 ):
-    value = spec({"narrow": {}}, base=distilled(teacher))
+    value = spec({"narrow": {}}, base=distilled(teacher, **LEARNING))
     first = run(value, runs)
     trained.clear()
     asked = value | {"evaluate": {"corruptions": 30, "similarity": True}}
@@ -658,7 +660,7 @@ def test_what_the_specification_asks_for_is_measured_of_every_trial(
 def test_without_run_folders_students_are_trained_again_to_be_measured(
     runs: Path, trained: list[Any]
 ):
-    value = spec({"narrow": {}}, seeds=[0])
+    value = spec({"narrow": {}}, seeds=[0], base=recipe(**LEARNING))
     run(value, runs)
     for folder in (runs / "tiny").iterdir():
         if folder.is_dir():
@@ -687,7 +689,7 @@ def test_jobs_give_what_running_in_turn_gives(runs: Path, tmp_path: Path):
 
 
 def test_each_job_has_its_share_of_the_threads(runs: Path):
-    compare(spec({"narrow": {}}), runs=runs, jobs=2, shown=False)
+    compare(spec({"narrow": {}}, base=recipe(threads=None)), runs=runs, jobs=2, shown=False)
     for line in lines_of(file_of(runs)):
         if line["kind"] == "trial":
             threads = max(1, len(os.sched_getaffinity(0)) // 2)
