@@ -3,8 +3,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tutelage.data.digits import digits
 from tutelage.records import RunFolder
 from tutelage.runs import train
 
@@ -96,3 +98,136 @@ def test_other_pictures_are_refused(mine: RunFolder, call: Any):
     code, out, err = call("evaluate", mine.path)
     assert (code, out) == (2, "")
     assert "this has changed: training pictures" in err
+
+
+# More than answers
+
+
+def test_corruptions_and_similarity_are_measured_and_entered(mine: RunFolder, call: Any):
+    said = call("evaluate", mine.path, "--test", "--corruptions", "20", "--similarity")
+    assert said.code == 0, said.err
+    record = mine.read_record()
+    student = record["students"]["student"]
+    assert student["robustness"]["pictures"] == 20 == record["teacher"]["robustness"]["pictures"]
+    assert len(student["robustness"]["corruptions"]) >= 12
+    assert [pair["student"] for pair in student["similarity"]] == ["layer1", "layer2", "layer3"]
+    assert "corruptions of 20 pictures, similarity of maps" in record["readings"][-1]["purpose"]
+    for words in ("corrupted", "over 1", "similarity", "layer1 to layer1", "calibration", "ECE"):
+        assert words in said.out, words
+
+
+@pytest.mark.parametrize(
+    "options", [["--corruptions", "20"], ["--similarity"], ["--soft-labels", "x.npy"]]
+)
+def test_what_reads_test_says_so(mine: RunFolder, call: Any, options: list[str]):
+    before = mine.read_record()
+    said = call("evaluate", mine.path, *options)
+    assert said.code == 2
+    assert "Add --test." in said.err
+    assert mine.read_record() == before
+
+
+def test_peoples_labels(mine: RunFolder, call: Any, tmp_path: Path):
+    count = mine.read_record()["data"]["test"]
+    np.save(tmp_path / "people.npy", np.ones((count, 10)))
+    said = call("evaluate", mine.path, "--test", "--soft-labels", tmp_path / "people.npy")
+    assert said.code == 0, said.err
+    people = mine.read_record()["students"]["student"]["people"]
+    assert people.keys() == {"cross_entropy", "kl", "top1"}
+    np.save(tmp_path / "people.npy", np.ones((count + 1, 10)))
+    before = mine.read_record()
+    said = call("evaluate", mine.path, "--test", "--soft-labels", tmp_path / "people.npy")
+    assert (said.code, said.out) == (2, "")
+    assert "one row per test picture" in said.err
+    assert mine.read_record() == before
+
+
+# A verdict
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "answer"),
+    [
+        ("max_drop=100,latency_ms=10000", 0, "yes"),
+        ("max_drop=100,latency_ms=0", 1, "no"),
+        ("latency_ms=10000", 0, "yes"),
+    ],
+)
+def test_a_verdict_has_an_exit_code(inside: Path, call: Any, limits: str, code: int, answer: str):
+    said = call("evaluate", "runs/student", "--accept", limits)
+    assert said.code == code
+    assert f"accepted: {answer}" in said.out
+    found = call("evaluate", "runs/student", "--accept", limits, "--json")
+    assert found.code == code
+    assert json.loads(found.out)["accepted"]["answer"] == answer
+
+
+def test_a_limit_that_is_none_is_refused_before_anything_is_measured(inside: Path, call: Any):
+    said = call("evaluate", "runs/nowhere", "--accept", "max_dorp=1")
+    assert said.code == 2
+    assert "did you mean max_drop?" in said.err
+
+
+# Any model on any pictures
+
+
+@pytest.mark.parametrize(
+    "data", ["digits", "{name: digits}", "arrays:pictures.npz", "pictures.npz"]
+)
+def test_any_model_is_measured_on_any_pictures(
+    inside: Path, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+):
+    source = digits()
+    parts = {"train": source.train, "test": source.test}
+    arrays = {f"{name}_images": part.images.numpy() for name, part in parts.items()}
+    arrays |= {f"{name}_labels": part.labels.numpy() for name, part in parts.items()}
+    np.savez(tmp_path / "pictures.npz", **arrays)
+    monkeypatch.chdir(tmp_path)
+    run = inside / "runs" / "student"
+    for model in (run, run / "student.safetensors"):
+        said = call("evaluate", model, "--data", data, "--json")
+        assert said.code == 0, said.err
+        measured = json.loads(said.out)["measured"]
+        recorded = RunFolder(run).read_record()["students"]["student"]
+        assert measured["test_accuracy"] == recorded["test_accuracy"]
+        assert measured["test"]["confusion"] == recorded["test"]["confusion"]
+    text = call("evaluate", run, "--data", data).out
+    assert "top-1" in text
+    assert "worst classes" in text
+
+
+def test_weights_for_a_network_that_is_known_by_name(inside: Path, call: Any):
+    file = inside / "runs" / "student" / "student.safetensors"
+    said = call("evaluate", f"{file}:resnet8", "--data", "digits")
+    assert said.code == 2  # of another width
+    assert "weights" in said.err or "shape" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--data", "digit"], "did you mean digits?"),
+        (["--data", "cifar10:nowhere"], "nowhere"),
+        (["--data", "nothing.npz"], "There is no file nothing.npz"),
+        (["--data", "{name: digits, colour: red}"], "'colour' is no key of digits"),
+        (["--data", "{name"], "not YAML"),
+        (["--data", "digits", "--test"], "Leave --test and --accept out"),
+        (["--data", "digits", "--accept", "latency_ms=1"], "Leave --test and --accept out"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    inside: Path, call: Any, words: list[str], expected: str
+):
+    said = call("evaluate", "runs/student", *words)
+    assert (said.code, said.out) == (2, "")
+    assert expected in said.err
+
+
+def test_other_classes_are_refused(inside: Path, call: Any, tmp_path: Path):
+    images = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(12) % 3
+    arrays = {"train_images": images, "train_labels": labels}
+    np.savez(tmp_path / "three.npz", **arrays, test_images=images, test_labels=labels)
+    said = call("evaluate", "runs/student", "--data", tmp_path / "three.npz")
+    assert said.code == 2
+    assert "10 classes, but the data has 3" in said.err

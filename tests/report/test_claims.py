@@ -1,0 +1,200 @@
+"""Claims: what may be claimed, and what becomes of it; worked out by hand."""
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tutelage.errors import RecipeError
+from tutelage.report.claims import Claim, Finding, decide, parse_claim
+from tutelage.report.metrics import METRICS, measured
+from tutelage.stats import holm_intervals, paired_interval
+
+ROWS = ["kd", "label only", "long"]
+Line = dict[str, Any]
+
+
+def line(accuracy: float, **more: Any) -> Line:
+    student = {"test_accuracy": accuracy, "validation_accuracy": more.pop("validation", accuracy)}
+    record = {"students": {"student": student | more.pop("student", {})}, "collapsed": False}
+    return {"record": record | {"seconds": 10.0} | more.pop("record", {})} | more
+
+
+def row(*accuracies: float, **more: Any) -> dict[int, Line]:
+    return {seed: line(accuracy, **more) for seed, accuracy in enumerate(accuracies)}
+
+
+def decided(text: str, **rows: dict[int, Line]) -> Finding:
+    (finding,) = decide([(parse_claim(text, rows), rows)])
+    return finding
+
+
+# What may be claimed
+
+
+@pytest.mark.parametrize(
+    ("text", "claim"),
+    [
+        ("kd > long on accuracy", Claim("kd", "long", "accuracy")),
+        ("kd > label only on agreement", Claim("kd", "label only", "agreement")),
+        ("kd < long on nll", Claim("kd", "long", "nll")),
+        ("kd > best other on accuracy", Claim("kd", "best other", "accuracy")),
+    ],
+)
+def test_claims_are_read(text: str, claim: Claim):
+    assert parse_claim(text, ROWS) == claim
+    assert str(claim) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kd is best", "cannot be read; write `A > B on METRIC`"),
+        ("kd > long", "cannot be read"),
+        ("kd > long on acuracy", "'acuracy'; did you mean accuracy"),
+        ("kdd > long on accuracy", "'kdd'; did you mean kd"),
+        ("kd > lnog on accuracy", "'lnog'; did you mean long"),
+        ("kd > kd on accuracy", "with itself"),
+        ("kd > long on nll", "worse is better: nll is better the lower it is"),
+        ("kd < long on accuracy", "worse is better: accuracy is better the higher"),
+    ],
+)
+def test_what_is_no_claim_is_refused(text: str, words: str):
+    with pytest.raises(RecipeError, match=words):
+        parse_claim(text, ROWS)
+
+
+# What becomes of it
+
+
+def test_a_gain_by_hand():
+    found = decided("a > b on accuracy", a=row(0.71, 0.72, 0.73), b=row(0.60, 0.62, 0.64))
+    assert found.verdict == "shown"
+    assert found.seeds == 3
+    expected = paired_interval([71.0, 72.0, 73.0], [60.0, 62.0, 64.0])
+    assert found.interval == pytest.approx(expected)
+    assert found.times_longer == 1.0
+    assert found.sentence().startswith("shown: a > b on accuracy, by +10.0 (+7.5 … +12.5) points;")
+    assert "3 seed(s)" in found.sentence()
+
+
+def test_the_other_way_round_it_is_contradicted():
+    found = decided("a > b on accuracy", a=row(0.60, 0.62, 0.64), b=row(0.71, 0.72, 0.73))
+    assert found.verdict == "contradicted"
+
+
+def test_less_may_be_better():
+    def with_nll(*values: float) -> dict[int, Line]:
+        tests = [{"test": {"calibration": {"nll": value}}} for value in values]
+        return {seed: line(0.5, student=test) for seed, test in enumerate(tests)}
+
+    found = decided("a < b on nll", a=with_nll(0.5, 0.6, 0.7), b=with_nll(0.9, 1.1, 1.1))
+    assert found.verdict == "shown"
+    assert found.interval is not None
+    assert found.interval.mean == pytest.approx(13 / 30)
+    assert found.needed is None  # one nat is no measure
+
+
+def test_intervals_are_corrected_for_the_number_of_claims():
+    rows = {"a": row(0.71, 0.72, 0.73), "b": row(0.60, 0.62, 0.64), "c": row(0.70, 0.715, 0.72)}
+    claims = [parse_claim(f"a > {other} on accuracy", rows) for other in "bc"]
+    found = decide([(claim, rows) for claim in claims])
+    columns = {
+        name: [100 * one["record"]["students"]["student"]["test_accuracy"] for one in own.values()]
+        for name, own in rows.items()
+    }
+    expected = holm_intervals([(columns["a"], columns["b"]), (columns["a"], columns["c"])])
+    assert [finding.interval for finding in found] == expected
+
+
+def test_less_training_time_for_the_other_shows_nothing():
+    longer = row(0.71, 0.72, 0.73, record={"seconds": 25.0})
+    found = decided("a > b on accuracy", a=longer, b=row(0.60, 0.62, 0.64))
+    assert (found.verdict, found.times_longer) == ("at unequal time", 2.5)
+    assert "2.50 times the training time" in found.sentence()
+
+
+def test_the_best_other_is_best_on_validation_not_on_test():
+    rows = {
+        "a": row(0.8, 0.8, 0.81),
+        "lucky": row(0.79, 0.78, 0.79, validation=0.5),
+        "good": row(0.7, 0.71, 0.72, validation=0.9),
+        "bad": row(0.1, 0.1, 0.1, validation=0.99, record={"collapsed": True}),
+    }
+    found = decided("a > best other on accuracy", **rows)
+    assert found.claim == "a > good on accuracy"
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        ({"a": row(0.7, 0.8), "b": row(0.6, 0.6)}, "too few seeds"),
+        ({"a": row(0.7, 0.8, 0.9), "b": row(0.6, 0.6)}, "too few seeds"),
+        ({"a": {}, "b": row(0.6)}, "not measured"),
+        ({"a": row(0.7, 0.7, 0.7), "b": row(0.6, 0.6, 0.6, failed="kl became NaN")}, "fails"),
+        (
+            {"a": row(0.7, 0.7, 0.7), "b": row(0.1, 0.1, 0.1, record={"collapsed": True})},
+            "fails",
+        ),
+    ],
+)
+def test_where_there_is_nothing_to_say_no_interval_is_invented(
+    rows: dict[str, dict[int, Line]], verdict: str
+):
+    found = decided("a > b on accuracy", **rows)
+    assert found.verdict == verdict
+    assert found.interval is None
+
+
+def test_a_metric_that_was_not_measured_decides_nothing():
+    found = decided("a > b on corrupted", a=row(0.7, 0.7, 0.7), b=row(0.6, 0.6, 0.6))
+    assert found.verdict == "not measured"
+
+
+def test_a_sign_flip_test_comes_with_six_seeds():
+    few = decided("a > b on accuracy", a=row(*[0.7] * 5), b=row(*[0.6] * 5))
+    many = decided("a > b on accuracy", a=row(*[0.7] * 6), b=row(*[0.6] * 6))
+    assert (few.p_value, many.p_value) == (None, 0.03125)
+
+
+def with_bits(seed: int, share: float) -> dict[str, Any]:
+    bits = np.random.default_rng(seed).random(500) < share
+    text = base64.b64encode(np.packbits(bits)).decode()
+    return {"test": {"correct": text, "pictures": 500}, "test_accuracy": float(bits.mean())}
+
+
+def test_other_test_pictures_widen_the_interval():
+    rows = {
+        name: {seed: line(0, student=with_bits(10 * seed + int(100 * share), share))
+               for seed in range(3)}
+        for name, share in (("a", 0.9), ("b", 0.5))
+    }  # fmt: skip
+    found = decided("a > b on accuracy", **rows)
+    assert found.two_level is not None
+    assert found.interval is not None
+    assert found.two_level.mean == pytest.approx(found.interval.mean)
+    # √((0.9 · 0.1 + 0.5 · 0.5) / 3 / 500) is 1.5 points.
+    assert found.two_level.over_pictures == pytest.approx(1.5, abs=0.3)
+    assert "with other test pictures too" in found.sentence()
+
+
+def test_every_metric_is_found_where_records_hold_it():
+    test = {"balanced": 0.5, "top5": 0.9, "calibration": {"ece": 0.1, "nll": 1.5, "brier": 0.3}}
+    robust = {"corruptions": {"fog": [0.8, 0.6], "blur": [0.4, 0.2]}}
+    more = {"test": test, "agreement": 0.75, "robustness": robust}
+    record = line(0.6, student=more)["record"]
+    assert {name: measured(record, name) for name in METRICS} == pytest.approx(
+        {
+            "accuracy": 60,
+            "balanced": 50,
+            "top5": 90,
+            "agreement": 75,
+            "corrupted": 50,
+            "ece": 10,
+            "nll": 1.5,
+            "brier": 0.3,
+            "seconds": 10,
+        }
+    )
+    assert {measured(line(0.6)["record"], name) for name in METRICS} == {60.0, 10.0, None}
