@@ -70,6 +70,13 @@ _MEASURES: dict[str, Callable[[Record], str]] = {
     "people's labels": _within(
         "people", show=lambda found: f"KL {found['kl']:.3f}, top-1 {percent(found['top1'])}"
     ),
+    "latency": _within(
+        "latency_batched",
+        show=lambda found: (
+            f"{found['median_ms']:.1f} ms for {found['batch']} at once, 95th percentile "
+            f"{found['p95_ms']:.1f}"
+        ),
+    ),
     "file": _within("file_bytes", show=lambda size: f"{size / 1e6:.2f} MB"),
     "peak memory": _within("peak_memory_bytes", show=lambda size: f"{size / 1e6:.2f} MB"),
 }

@@ -26,6 +26,7 @@ from tutelage.models.network import Network
 __all__ = ["add_test", "check_teacher", "cost", "enter_reading", "image_size", "look", "results"]
 
 SANITY_PICTURES = 1000
+_TOGETHER, _FEW_ROUNDS = 32, 10
 
 
 def look(network: Network, pictures: EvalLoader, built: Built, device: torch.device) -> Predictions:
@@ -101,6 +102,9 @@ def cost(network: Network, device: torch.device) -> dict[str, Any]:
     """What a network costs, for a record."""
     size = image_size(network)
     speed = latency(network, size, device=device)
+    batched = latency(
+        network, size, batch_size=_TOGETHER, rounds=_FEW_ROUNDS, warmup=2, device=device
+    )
     return {
         "parameters": num_parameters(network),
         "macs": macs(network, size),
@@ -109,6 +113,11 @@ def cost(network: Network, device: torch.device) -> dict[str, Any]:
         "latency_ms": speed.median_ms,
         "latency_p95_ms": speed.p95_ms,
         "latency_batch": speed.batch_size,
+        "latency_batched": {
+            "batch": batched.batch_size,
+            "median_ms": batched.median_ms,
+            "p95_ms": batched.p95_ms,
+        },
     }
 
 
