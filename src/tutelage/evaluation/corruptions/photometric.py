@@ -20,7 +20,7 @@ def contrast(images: Float32[Tensor, "n c h w"], factor: float) -> Float32[Tenso
     """Draws every channel together around its mean, to `factor` times its range."""
     # In float64 the sum of pixels that were bytes is exact, so its order does not matter.
     total = images.double().sum(dim=(2, 3), keepdim=True)
-    mean = (total * (1 / images[0, 0].numel())).float()
+    mean = (total * (1 / (images.shape[2] * images.shape[3]))).float()
     return (images - mean) * factor + mean
 
 
