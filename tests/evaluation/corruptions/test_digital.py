@@ -1,0 +1,115 @@
+"""Codecs, grids and levels, by hand on tiny pictures."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+import torch
+from photographs import crops
+from PIL import Image
+from scipy import ndimage
+
+from tutelage import rng
+from tutelage.evaluation.corruptions.digital import elastic, jpeg, pixelate, posterize
+
+KEYS = torch.arange(50)
+
+
+def is_bytes(images: torch.Tensor) -> bool:
+    return torch.equal((images * 255).round() / 255, images)
+
+
+@pytest.mark.parametrize("quality", [80, 40])
+def test_jpeg_is_close_to_pillows(quality: int):
+    """Two builds of one codec may differ by a rounding."""
+    images = crops(4, 32, 32)
+    spoiled = jpeg(images, quality)
+    assert is_bytes(spoiled)
+    for image, found in zip(images, spoiled, strict=True):
+        file = io.BytesIO()
+        pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+        expected = torch.tensor(np.asarray(Image.open(file))).permute(2, 0, 1) / 255
+        loss = (image - expected).square().mean()
+        assert (found - expected).square().mean() < 0.05 * loss
+
+
+def test_jpeg_leaves_a_plain_block_plain():
+    plain = torch.full((2, 1, 8, 8), 128 / 255)
+    assert torch.equal(jpeg(plain, 40), plain)
+
+
+@pytest.mark.parametrize(
+    ("bits", "expected"), [(1, [0, 0, 128, 128]), (2, [0, 64, 128, 192]), (4, [0, 112, 128, 240])]
+)
+def test_posterize_by_hand(bits: int, expected: list[int]):
+    levels = torch.tensor([0, 127, 128, 255]).reshape(1, 1, 2, 2)
+    spoiled = posterize(levels / 255, bits)
+    assert torch.equal(spoiled, torch.tensor(expected).reshape(1, 1, 2, 2) / 255)
+
+
+def test_pixelate_by_hand():
+    image = torch.arange(16.0).reshape(1, 1, 4, 4) / 16
+    spoiled = pixelate(image, 1 / 2)[0, 0] * 16  # cells of 2 × 2: (0 + 1 + 4 + 5) / 4 = 2.5, …
+    blocks = torch.tensor([[2.5, 4.5], [10.5, 12.5]])
+    assert torch.equal(spoiled, blocks.repeat_interleave(2, 0).repeat_interleave(2, 1))
+
+
+def test_cells_may_cut_pixels():
+    """Cells of 1.5 pixels: the middle one belongs half to each, and lies in the second."""
+    row = torch.tensor([0.0, 0.3, 0.9]).expand(1, 1, 3, 3)
+    spoiled = pixelate(row.contiguous(), 1 / 1.5)[0, 0]
+    first, second = (0.0 + 0.15) / 1.5, (0.15 + 0.9) / 1.5
+    assert torch.allclose(spoiled, torch.tensor([first, second, second]).expand(3, 3))
+
+
+def test_the_last_cell_is_cut_off():
+    """Cells of 2 pixels over 3: the second is the last pixel alone."""
+    row = torch.tensor([0.2, 0.4, 0.9]).expand(1, 1, 3, 3)
+    spoiled = pixelate(row.contiguous(), 1 / 2)[0, 0]
+    assert torch.allclose(spoiled, torch.tensor([0.3, 0.3, 0.9]).expand(3, 3))
+
+
+def test_a_larger_picture_has_as_many_cells():
+    large = crops(2, 128, 128)
+    cells = [len(pixelate(large[:1], density)[0, 0, 0].unique()) for density in (0.95, 0.65)]
+    assert cells[0] == pytest.approx(0.95 * 32, abs=2)
+    assert cells[1] == pytest.approx(0.65 * 32, abs=2)
+
+
+def ways(keys: torch.Tensor, reach: float, height: int, width: int, scale: float) -> np.ndarray:
+    """Displacements, by scipy."""
+    draws = rng.uniforms(keys, (2, height, width)).double().numpy() * 2 - 1
+    sigma = 1.28 * scale
+    smooth = ndimage.gaussian_filter(draws, (0, 0, sigma, sigma), mode="nearest", truncate=4.0)
+    point = np.zeros((99, 99))
+    point[49, 49] = 1
+    narrow = ndimage.gaussian_filter(point, sigma, truncate=4.0)
+    return smooth * reach * scale / np.sqrt((narrow**2).sum() / 3)
+
+
+@pytest.mark.parametrize(("height", "width", "scale"), [(8, 8, 1.0), (32, 32, 1.0), (64, 80, 2.0)])
+def test_elastic_takes_the_pixel_at_the_end_of_the_way(height: int, width: int, scale: float):
+    image = crops(1, height, width)
+    down, right = ways(KEYS[:1], 0.4, height, width, scale)[0]
+    rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
+    places = [rows + down, columns + right]
+    found = elastic(image, 0.4, KEYS[:1])[0]
+    for channel, moved in zip(image[0].double().numpy(), found, strict=True):
+        expected = ndimage.map_coordinates(channel, places, order=1, mode="nearest")
+        assert torch.allclose(moved.double(), torch.tensor(expected), atol=1e-4)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_elastic_ways_have_their_deviation(side: int):
+    """On a ramp, brightness tells the way; the middle is free of the border."""
+    ramp = (torch.arange(side) / side).expand(50, 1, side, side).contiguous()
+    moved = (elastic(ramp, 0.4, KEYS) - ramp)[:, :, 8:-8, 8:-8] * side
+    assert float(moved.std()) == pytest.approx(0.4 * side / 32, rel=0.05)
+    assert abs(float(moved.mean())) < 0.05 * math.sqrt(side / 32)
+
+
+def test_elastic_leaves_a_plain_picture_plain():
+    plain = torch.full((50, 3, 16, 16), 0.3)
+    assert torch.allclose(elastic(plain, 0.55, KEYS), plain, atol=1e-6)

@@ -1,0 +1,41 @@
+"""Real pictures that come with scikit-learn: crops of its two photographs, and its digits."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from sklearn.datasets import load_sample_images
+from torch import Tensor
+
+from tutelage.data.digits import digits
+
+
+@lru_cache(maxsize=1)
+def _photographs() -> list[np.ndarray]:
+    return [np.asarray(image) for image in load_sample_images().images]
+
+
+def crops(count: int, height: int, width: int) -> Float32[Tensor, "{count} 3 {height} {width}"]:
+    """Half of one photograph, half of the other, spread over it, at half of its resolution."""
+    found = []
+    for number in range(count):
+        image = _photographs()[number % 2]
+        image = image[: image.shape[0] // 2 * 2, : image.shape[1] // 2 * 2]
+        image = image.reshape(image.shape[0] // 2, 2, image.shape[1] // 2, 2, 3).mean(axis=(1, 3))
+        share = (number + 0.5) / count
+        top = int(share * (image.shape[0] - height))
+        left = int((share * 7.3) % 1 * (image.shape[1] - width))
+        found.append(image[top : top + height, left : left + width])
+    pixels = torch.from_numpy(np.stack(found)).round().byte()
+    return pixels.permute(0, 3, 1, 2).float() / 255
+
+
+def pictures(
+    count: int, channels: int, height: int, width: int
+) -> Float32[Tensor, "{count} {channels} {height} {width}"]:
+    """Digits, if gray, of 8×8; crops otherwise."""
+    if channels == 3:
+        return crops(count, height, width)
+    assert (channels, height, width) == (1, 8, 8)
+    return digits().test.images[:count].permute(0, 3, 1, 2).float() / 255
