@@ -6,6 +6,7 @@ runs/NAME/
     record.json            what was run, on what, with what result; written last
     metrics.jsonl          one line per log interval
     student.safetensors    the trained student, with its own description in the header
+    pictures.npz           a few test pictures, where networks look, where they differ
     checkpoints/step-…/    the last two
 """
 
@@ -204,6 +205,11 @@ class RunFolder:
     def student(self) -> Path:
         """The trained student."""
         return self.path / "student.safetensors"
+
+    @property
+    def pictures(self) -> Path:
+        """Test pictures and maps, for reports that show them."""
+        return self.path / "pictures.npz"
 
     @property
     def checkpoints(self) -> list[Path]:

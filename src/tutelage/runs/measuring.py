@@ -22,6 +22,8 @@ from tutelage.evaluation.memory import file_size, peak_memory
 from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.identity import weights_of
 from tutelage.models.network import Network
+from tutelage.records import RunFolder
+from tutelage.runs.pictures import save_pictures
 
 __all__ = ["add_test", "check_teacher", "cost", "enter_reading", "image_size", "look", "results"]
 
@@ -133,10 +135,16 @@ def _teacher_entry(
 
 
 def add_test(
-    record: dict[str, Any], built: Built, device: torch.device, command: str, purpose: str
+    record: dict[str, Any],
+    place: RunFolder,
+    built: Built,
+    device: torch.device,
+    command: str,
+    purpose: str,
 ) -> None:
-    """Reads test, once, and says so."""
+    """Reads test, once, says so, and leaves a few of its pictures in the run folder."""
     assert built.test is not None, "a choice has no test"
+    teacher_on_test = None
     student = record["students"]["student"]
     on_test = look(built.student, built.test, built, device)
     student["test_accuracy"] = accuracy(on_test)
@@ -147,6 +155,7 @@ def add_test(
         record["teacher"]["test"] = _outputs(built.teacher, teacher_on_test, built, device)
         student["agreement"] = agreement(on_test, teacher_on_test)
         student["fidelity"] = fidelity(on_test, teacher_on_test)
+    save_pictures(place, built, on_test, teacher_on_test, device)
     enter_reading(record, command, purpose)
 
 

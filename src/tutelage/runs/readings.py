@@ -47,7 +47,7 @@ def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | 
         built = build(recipe, teacher=teacher)
         require_same_content(built, record["content"], folder, MEASURED)
         built = built._replace(student=load(folder))
-        add_test(record, built, device, command, purpose)
+        add_test(record, place, built, device, command, purpose)
     write_json(place.record, record)
     return Run(folder, record)
 
@@ -93,7 +93,7 @@ def evaluate(
         again: dict[str, Any] = {"validation_accuracy": accuracy(seen)}
         if with_test:
             measured = deepcopy(record)
-            add_test(measured, built, device, command, _purpose(extras))
+            add_test(measured, place, built, device, command, _purpose(extras))
             again |= _test_of(measured)
             record = _taken_over(record, measured)
             _measure_extras(record, built, extras, teacher, device)

@@ -108,7 +108,7 @@ def train(
         record |= _origin(built, origin["codes"], device, trained)
         record |= results(built, device, trained, teacher_on_validation)
         if with_test:
-            add_test(record, built, device, command, "final measurement, after all choices")
+            add_test(record, folder, built, device, command, "final measurement, after all choices")
         write_json(folder.record, record)
     if trained.signal is not None:
         raise Interrupted(
