@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tutelage.runs import evaluate as evaluate
     from tutelage.runs import train as train
     from tutelage.teachers import LiveTeacher as LiveTeacher
+    from tutelage.teachers import StoredTeacher as StoredTeacher
     from tutelage.types import InputSpec as InputSpec
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _PUBLIC = {
     "LiveTeacher": "tutelage.teachers",
     "Network": "tutelage.models.network",
     "Schedule": "tutelage.distiller",
+    "StoredTeacher": "tutelage.teachers",
     "compare": "tutelage.comparison",
     "evaluate": "tutelage.runs",
     "load": "tutelage.models.saved",
@@ -48,6 +50,7 @@ __all__ = [
     "LiveTeacher",
     "Network",
     "Schedule",
+    "StoredTeacher",
     "__version__",
     "compare",
     "evaluate",

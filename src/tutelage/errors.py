@@ -20,6 +20,7 @@ __all__ = [
     "RecipeError",
     "RunError",
     "SettingError",
+    "StoreError",
     "TeacherError",
     "TutelageError",
     "nearest",
@@ -53,6 +54,10 @@ class CheckpointError(TutelageError):
 
 class TeacherError(TutelageError):
     """A teacher that cannot teach: without weights, at chance, or of another kind."""
+
+
+class StoreError(TutelageError):
+    """A store of a teacher's answers that is absent, unfinished, damaged, or of something else."""
 
 
 class RunError(TutelageError):

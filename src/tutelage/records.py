@@ -40,16 +40,19 @@ __all__ = [
 RECORD_SCHEMA = 1
 
 
+_GO_ON = "run again with --resume"
+
+
 @contextmanager
-def _space(path: Path) -> Iterator[None]:
-    """Says in words that a disk is full."""
+def _space(path: Path, go_on: str = _GO_ON) -> Iterator[None]:
+    """Says in words that a disk is full, and how to go on."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(
-                f"No space is left on the device that holds {path.parent}. Free some and run again "
-                "with --resume, or choose another folder."
+                f"No space is left on the device that holds {path.parent}. Free some and {go_on}, "
+                "or choose another folder."
             ) from None
         raise
 
@@ -70,8 +73,11 @@ def _sync_folder(path: Path) -> None:
             os.close(handle)
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes, *, go_on: str = _GO_ON) -> None:
     """Writes a file so that a reader, or a crash, sees the old content or the new.
+
+    Args:
+        go_on: what to do once there is space again, for the error.
 
     Raises:
         RunError: no space is left; the old file is untouched.
@@ -79,7 +85,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with _space(path):
+        with _space(path, go_on):
             _write_synced(partial, data)
             partial.replace(path)
             _sync_folder(path.parent)

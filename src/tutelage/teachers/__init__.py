@@ -7,9 +7,10 @@ from torch import Tensor
 
 from tutelage.taps import Stage
 from tutelage.teachers.live import LiveTeacher
+from tutelage.teachers.stored import StoredTeacher
 from tutelage.types import Batch, Observation
 
-__all__ = ["LiveTeacher", "Teacher"]
+__all__ = ["LiveTeacher", "StoredTeacher", "Teacher"]
 
 
 @runtime_checkable

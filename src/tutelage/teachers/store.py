@@ -1,0 +1,378 @@
+"""A folder of a teacher's answers: safetensors shards, and a manifest that says what they are.
+
+    manifest.json                       what was asked of whom, how answers are coded, checksums
+    index-CHECKSUM.safetensors          the pictures of each part, sorted
+    train-VIEW-NUMBER-CHECKSUM.safetensors
+    validation-…, test-…                pictures as they are; logits whole and in float32
+
+An entry is one view of one picture; a shard holds neighbors in the order of their index, all in one
+view, so that an epoch reads one stretch of the store. A shard appears under its name as a whole or
+not at all, and its name ends in the first 16 digits of its SHA-256: so it needs no list to be found
+whole, and processes that write different shards need not talk. Reading is by memory map.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import torch
+from jaxtyping import Int64
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from tutelage.errors import SettingError, StoreError
+from tutelage.records import write_atomic, write_json
+from tutelage.teachers.encoding import Layout, LogitsCode, MapCode
+
+__all__ = [
+    "EVALUATED",
+    "INDEX",
+    "Manifest",
+    "Part",
+    "Shard",
+    "Store",
+    "complete",
+    "existing",
+    "is_whole",
+    "require_same",
+    "sweep",
+    "write_shard",
+]
+
+SCHEMA = 1
+INDEX = "index"
+"""Name of the file that holds each part's pictures."""
+
+EVALUATED = ("validation", "test")
+"""Parts whose pictures are stored as they are."""
+
+_GO_ON = "run the same command again"
+_FILE = re.compile(r"(.+)-([0-9a-f]{16})\.safetensors")
+_OPEN = 8192
+"""So many shards stay mapped; Linux allows a process 65,530 maps."""
+
+
+class Part(NamedTuple):
+    """Pictures that are stored alike.
+
+    Attributes:
+        pictures, views: how many; 1 view for pictures as they are.
+        shard_size: entries in a shard; the last of a view may have fewer.
+    """
+
+    pictures: int
+    views: int
+    shard_size: int
+
+    @property
+    def shards_per_view(self) -> int:
+        """Of which the last may be short."""
+        return math.ceil(self.pictures / self.shard_size)
+
+
+class Shard(NamedTuple):
+    """Where a file's entries stand: view, and places in the order of the index."""
+
+    part: str
+    view: int
+    number: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the checksum."""
+        return _shard_name(self.part, self.view, self.number)
+
+
+def _shard_name(part: str, view: int, number: int) -> str:
+    return f"{part}-{view:04d}-{number:05d}"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a store is.
+
+    Attributes:
+        fingerprint: what the answers depend on; a run must agree in all of it.
+        logits, maps: how answers to training pictures are coded; tap → its maps.
+        parts: "train", "validation", "test".
+        about: the teacher's cost and stages, and where and how the store was made; nothing in it
+            decides anything.
+        checksums: file name without checksum → checksum; None while the store is being built.
+    """
+
+    fingerprint: Mapping[str, Any]
+    logits: LogitsCode
+    maps: Mapping[str, MapCode]
+    parts: Mapping[str, Part]
+    about: Mapping[str, Any] = field(default_factory=dict)
+    checksums: Mapping[str, str] | None = None
+
+    def shards(self) -> Iterator[Shard]:
+        """All that the store has when it is complete."""
+        for name, part in self.parts.items():
+            for view in range(part.views):
+                for number in range(part.shards_per_view):
+                    start = number * part.shard_size
+                    stop = min(start + part.shard_size, part.pictures)
+                    yield Shard(name, view, number, start, stop)
+
+    def logits_of(self, part: str) -> LogitsCode:
+        """Those to pictures as they are serve measurements, so they are exact."""
+        if part in EVALUATED:
+            return LogitsCode("fp32", self.logits.num_classes)
+        return self.logits
+
+    def maps_of(self, part: str) -> Mapping[str, MapCode]:
+        """No method sees test pictures."""
+        return {} if part == "test" else self.maps
+
+    def layout(self, part: str) -> Layout:
+        """The tensors of one entry."""
+        layout = self.logits_of(part).layout()
+        for tap, code in self.maps_of(part).items():
+            layout |= code.layout(tap)
+        return layout
+
+    def entry_bytes(self, part: str) -> int:
+        """Of one view of one picture."""
+        return sum(
+            kind.itemsize * math.prod(shape) for kind, shape in self.layout(part).values()
+        )
+
+    def total_bytes(self) -> int:
+        """Of all entries and the index, headers aside."""
+        return sum(
+            part.pictures * (part.views * self.entry_bytes(name) + torch.int64.itemsize)
+            for name, part in self.parts.items()
+        )
+
+    def write(self, folder: Path) -> None:
+        """Writes manifest.json, atomically."""
+        write_json(folder / "manifest.json", {"schema": SCHEMA} | asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Reads manifest.json.
+
+        Raises:
+            StoreError: there is none, it is damaged, or of another schema.
+        """
+        path = folder / "manifest.json"
+        try:
+            value = json.loads(path.read_bytes())
+            if value["schema"] != SCHEMA:
+                raise StoreError(
+                    f"{path} has schema {value['schema']}, and this version reads {SCHEMA}. Build "
+                    "the store anew with `tutelage cache`."
+                )
+            return cls(
+                value["fingerprint"],
+                LogitsCode(**value["logits"]),
+                {
+                    tap: MapCode(**code | {"shape": tuple(code["shape"])})
+                    for tap, code in value["maps"].items()
+                },
+                {name: Part(*part) for name, part in value["parts"].items()},
+                value["about"],
+                value["checksums"],
+            )
+        except FileNotFoundError:
+            raise StoreError(
+                f"{folder} is no store of a teacher's answers: it holds no manifest.json. Make one "
+                "with `tutelage cache RECIPE --out FOLDER`."
+            ) from None
+        except (ValueError, KeyError, TypeError, AssertionError, SettingError):
+            raise StoreError(f"{path} is damaged. Build the store anew in another folder.") from None
+
+
+def require_same(
+    folder: Path, known: Mapping[str, Any], wanted: Mapping[str, Any], what: str = "this run"
+) -> None:
+    """Checks that a store was made for just this.
+
+    Args:
+        known: of the store.
+        wanted: fields and what they must be; others are not looked at.
+
+    Raises:
+        StoreError: names the first field that differs.
+    """
+    for name, value in wanted.items():
+        if known.get(name) != value:
+            raise StoreError(
+                f"The store in {folder} is of something else: its {name.replace('_', ' ')} is "
+                f"{_short(known.get(name))}, and that of {what} is {_short(value)}. Set it back, "
+                "or make another store with `tutelage cache`."
+            )
+
+
+def _short(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, dict | list | None) else str(value)
+
+
+# Files
+
+
+def existing(folder: Path) -> dict[str, Path]:
+    """Shards and index that are there: name without checksum → file."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        match = _FILE.fullmatch(path.name)
+        if match:
+            found.setdefault(match[1], path)
+    return found
+
+
+def checksum_in(path: Path) -> str:
+    """The one that a file's name promises."""
+    match = _FILE.fullmatch(path.name)
+    assert match is not None
+    return match[2]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file's content has the checksum in its name."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16] == checksum_in(path)
+
+
+def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Path:
+    """Writes a file under its checksum: there as a whole, and on the disk, or not at all.
+
+    Raises:
+        RunError: no space is left on the device.
+    """
+    # One entry only: the order of several would change from process to process.
+    content = save(dict(tensors), metadata={"tutelage": name})
+    checksum = hashlib.sha256(content).hexdigest()[:16]
+    path = folder / f"{name}-{checksum}.safetensors"
+    write_atomic(path, content, go_on=_GO_ON)
+    return path
+
+
+def sweep(folder: Path, names: Iterable[str]) -> None:
+    """Removes what killed processes have left half-written of these files."""
+    for name in names:
+        for left in folder.glob(f".{name}-*.partial-*"):
+            left.unlink(missing_ok=True)
+
+
+# Reading
+
+
+@final
+class Store:
+    """A complete store, read by memory map; each shard is checked when it is first read.
+
+    Args:
+        folder: that `tutelage cache` has written.
+
+    Attributes:
+        folder, manifest: what it is.
+
+    Raises:
+        StoreError: it is absent, unfinished or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.manifest = folder, Manifest.read(folder)
+        checksums = self.manifest.checksums
+        if checksums is None:
+            total = sum(1 for _ in self.manifest.shards())
+            raise StoreError(
+                f"The store in {folder} is unfinished: about {len(existing(folder))} of {total} "
+                "shards are there. Run the `tutelage cache` that began it again; it goes on."
+            )
+        self._checksums = checksums
+        self._checked: set[str] = set()
+        self._load = lru_cache(maxsize=_OPEN)(self._open)
+        self._index = self._open(INDEX)
+
+    def __reduce__(self) -> tuple[type["Store"], tuple[Path]]:
+        """Copies and other processes map the files anew."""
+        return Store, (self.folder,)
+
+    def _open(self, name: str) -> dict[str, Tensor]:
+        path = self.folder / f"{name}-{self._checksums.get(name)}.safetensors"
+        try:
+            if name in self._checked or is_whole(path):
+                self._checked.add(name)
+                return load_file(path)
+        except FileNotFoundError:
+            raise StoreError(
+                f"The store in {self.folder} lacks {path.name}. Run the `tutelage cache` that "
+                "made it again: it makes what is missing."
+            ) from None
+        except (OSError, SafetensorError):
+            pass
+        raise StoreError(
+            f"{path} is damaged: its content does not have its checksum. Run the `tutelage cache` "
+            "that made the store again: it makes anew what is damaged."
+        )
+
+    def locate(self, part: str, index: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+        """Places of pictures in a part, −1 for those that are not in it."""
+        known, index = self._index[part], index.contiguous()
+        if not len(known):
+            return torch.full_like(index, -1)
+        place = torch.searchsorted(known, index).clamp_(max=len(known) - 1)
+        return place.masked_fill_(known[place] != index, -1)
+
+    def read(
+        self,
+        part: str,
+        view: Int64[Tensor, " n"],
+        places: Int64[Tensor, " n"],
+        names: Iterable[str],
+    ) -> dict[str, Tensor]:
+        """The coded tensors of some entries, copied out.
+
+        Args:
+            view: below the part's number of views.
+            places: as `locate` gives them, none −1.
+            names: of the tensors.
+        """
+        kind = self.manifest.parts[part]
+        shard = view * kind.shards_per_view + places // kind.shard_size
+        row = places % kind.shard_size
+        layout = self.manifest.layout(part)
+        result = {
+            name: torch.empty(len(places), *layout[name][1], dtype=layout[name][0])
+            for name in names
+        }
+        for number in shard.unique().tolist():
+            loaded = self._load(_shard_name(part, *divmod(number, kind.shards_per_view)))
+            mine = (shard == number).nonzero()[:, 0]
+            for name, values in result.items():
+                values[mine] = loaded[name][row[mine]]
+        return result
+
+    def damaged(self) -> list[str]:
+        """Names of files that are absent or not as they were written; reads all of them."""
+        files = {name: f"{name}-{sum_}.safetensors" for name, sum_ in self._checksums.items()}
+        paths = [self.folder / file for file in files.values()]
+        return [path.name for path in paths if not path.is_file() or not is_whole(path)]
+
+
+def complete(folder: Path, manifest: Manifest) -> bool:
+    """Finishes the manifest once every file is there; any process may, all write the same.
+
+    Returns:
+        Whether the store is complete.
+    """
+    found = existing(folder)
+    names = [INDEX, *(shard.name for shard in manifest.shards())]
+    if not all(name in found for name in names):
+        return False
+    checksums = {name: checksum_in(found[name]) for name in names}
+    replace(manifest, checksums=checksums).write(folder)
+    return True
