@@ -12,17 +12,20 @@ from torch import nn
 from tutelage import rng
 from tutelage.data import DATASETS, EvalLoader, Source, Split, TrainLoader, Views, divide
 from tutelage.distiller import Distiller, Schedule, Weight
-from tutelage.errors import NetworkError, RecipeError, SettingError, TeacherError
-from tutelage.identity import code_of, content_of
+from tutelage.errors import NetworkError, RecipeError, SettingError, StoreError, TeacherError
+from tutelage.identity import code_of, content_of, fingerprint_of, named_teacher
 from tutelage.methods import METHODS
 from tutelage.models.checkpoints import load_into, read_state
 from tutelage.models.network import Network
 from tutelage.models.saved import Description, read_network
 from tutelage.recipes import Recipe
+from tutelage.records import RunFolder
 from tutelage.tasks import Classification
+from tutelage.teachers import StoredTeacher
+from tutelage.teachers.store import require_same
 from tutelage.types import InputSpec
 
-__all__ = ["EVALUATION_BATCH", "Built", "build"]
+__all__ = ["EVALUATION_BATCH", "Built", "build", "teacher_file"]
 
 EVALUATION_BATCH = 500
 """Pictures that are measured at a time."""
@@ -35,7 +38,7 @@ class Built(NamedTuple):
         recipe: they were built from.
         source, split: pictures.
         student: wrapped with what it wants to be shown; `description` says how to make it anew.
-        teacher: None in a run without one.
+        teacher: None in a run without one; one that answers from a store is no network.
         distiller: student, teacher, methods and weights.
         train: batches to train on.
         validation, test: pictures as they are; test is None where a choice is being made.
@@ -49,7 +52,7 @@ class Built(NamedTuple):
     split: Split
     student: Network
     description: Description
-    teacher: Network | None
+    teacher: Network | StoredTeacher | None
     distiller: Distiller
     train: TrainLoader
     validation: EvalLoader
@@ -62,7 +65,7 @@ def build(
     recipe: Recipe,
     *,
     student: nn.Module | None = None,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | StoredTeacher | None = None,
     data: Source | None = None,
     with_test: bool = True,
 ) -> Built:
@@ -82,10 +85,13 @@ def build(
     given = [what for what, value in objects.items() if value is not None]
     content = content_of(recipe, source, network, guide, given)
     if not with_test:
+        guide = guide.without_test() if isinstance(guide, StoredTeacher) else guide
         source = replace(source, test=source.test.take(torch.empty(0, dtype=torch.int64)))
     split = _split(source, recipe)
     task = Classification(**recipe.task)
     _check(recipe, source, network, guide)
+    if isinstance(guide, StoredTeacher):
+        _check_store(guide, recipe, content, split)
     distiller = Distiller(
         network,
         guide,
@@ -95,6 +101,8 @@ def build(
         taps=recipe.taps,
         seed=recipe.seed,
     )
+    if isinstance(guide, StoredTeacher):
+        _check_sizes(guide, network, distiller)
     settings = recipe.train
     train = TrainLoader(
         split.train,
@@ -187,12 +195,17 @@ def _student(
     return network, description
 
 
-def _teacher(recipe: Recipe, source: Source, given: nn.Module | None) -> Network | None:
+def _teacher(
+    recipe: Recipe, source: Source, given: nn.Module | StoredTeacher | None
+) -> Network | StoredTeacher | None:
     entry = recipe.teacher
     if given is not None:
-        return given if isinstance(given, Network) else Network(given, _spec(source))
+        done = isinstance(given, Network | StoredTeacher)
+        return given if done else Network(given, _spec(source))
     if entry is None:
         return None
+    if "cache" in entry:
+        return StoredTeacher(entry["cache"])
     if "run" in entry:
         return read_network(Path(entry["run"]))[0]
     if "checkpoint" not in entry:
@@ -205,7 +218,76 @@ def _teacher(recipe: Recipe, source: Source, given: nn.Module | None) -> Network
     return network
 
 
-def _check(recipe: Recipe, source: Source, student: Network, teacher: Network | None) -> None:
+def teacher_file(recipe: Recipe) -> Path | None:
+    """The file with the weights that a recipe names for its teacher, if it names one."""
+    entry = recipe.teacher or {}
+    if "checkpoint" in entry:
+        return Path(entry["checkpoint"])
+    if "run" not in entry:
+        return None
+    run = Path(entry["run"])
+    return run if run.is_file() else RunFolder(run).student
+
+
+def _check_store(
+    teacher: StoredTeacher, recipe: Recipe, content: Mapping[str, Any], split: Split
+) -> None:
+    """Refuses answers that were given to other pictures, or by another teacher."""
+    store, entry = teacher.store, recipe.teacher or {}
+    known = store.manifest.fingerprint
+    require_same(store.folder, known, fingerprint_of(recipe, content, split))
+    if entry.keys() - {"cache"}:  # what it was made of is named, too
+        named = named_teacher(recipe, content, teacher_file(recipe))
+        require_same(store.folder, known, named, "the teacher that the recipe names")
+    for part in ("train", "validation", "test"):
+        missing = int((store.locate(part, getattr(split, part).index) < 0).sum())
+        if missing:
+            raise StoreError(
+                f"The store in {store.folder} is of another split: {missing} {part} pictures of "
+                "this run are not in that part of it. Set data.limit, data.validation, "
+                "data.unlabelled and data.split_seed back, or make another store."
+            )
+    _check_encoded(teacher, recipe)
+
+
+def _check_sizes(teacher: StoredTeacher, student: Network, distiller: Distiller) -> None:
+    """Maps that were pooled to one student's size serve no student of another."""
+    codes = teacher.store.manifest.maps
+    for pair in distiller.pairs:
+        size = codes[pair.teacher].size
+        if size is None:
+            continue
+        height, width = student.dry_run([pair.student]).features[pair.student].shape[2:]
+        if size != (height, width):
+            raise StoreError(
+                f"The store in {teacher.store.folder} keeps the maps of {pair.teacher!r} for a "
+                f"student whose own are {size[0]}×{size[1]}, but {pair.student!r} gives "
+                f"{height}×{width}. Make a store with --maps whole."
+            )
+
+
+def _check_encoded(teacher: StoredTeacher, recipe: Recipe) -> None:
+    """Maps that were reduced to what one method needs serve that method alone."""
+    readers = {name for name in recipe.methods if METHODS[name].needs.taps != "none"}
+    for tap, code in teacher.store.manifest.maps.items():
+        if code.method is None:
+            continue
+        (name, settings), *_ = code.method.items()
+        now = {k: v for k, v in recipe.methods.get(name, {}).items() if k != "weight"}
+        if readers - {name} or (name in readers and now != settings):
+            raise StoreError(
+                f"The store in {teacher.store.folder} keeps of the tap {tap!r} only what {name} "
+                f"needs with {settings or 'its settings'}, and this run's methods are "
+                f"{', '.join(sorted(readers))}, {now}. Make a store with --maps whole."
+            )
+
+
+def _check(
+    recipe: Recipe,
+    source: Source,
+    student: Network,
+    teacher: Network | StoredTeacher | None,
+) -> None:
     """What is better said before the first dry run than after."""
     classes = len(source.classes)
     for what, network in (("student", student), ("teacher", teacher)):

@@ -3,25 +3,37 @@
 import hashlib
 import inspect
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from tutelage.data import DATASETS, Pictures, Source
+from tutelage.data import DATASETS, Pictures, Source, Split
+from tutelage.data.views import DRAWING
 from tutelage.methods import METHODS
 from tutelage.models.network import Network
 from tutelage.provenance import PACKAGE, code_digest, digest
 from tutelage.recipes import Recipe, plain
+from tutelage.teachers import StoredTeacher
 
 __all__ = [
     "code_of",
     "content_of",
+    "fingerprint_of",
     "identity_parts",
+    "named_teacher",
     "pictures_of",
+    "teacher_fingerprint",
     "weights_of",
 ]
+
+
+_PLACES = ("run", "checkpoint", "cache")
+"""Keys of a network's entry that say where something lies; what lies there is in the content."""
 
 
 def pictures_of(pictures: Pictures) -> str:
@@ -47,7 +59,7 @@ def content_of(
     recipe: Recipe,
     source: Source,
     student: Network,
-    teacher: Network | None,
+    teacher: Network | StoredTeacher | None,
     given: Collection[str],
 ) -> dict[str, Any]:
     """Digests of what only the files, or the objects given in Python, can tell.
@@ -57,7 +69,8 @@ def content_of(
 
     Returns:
         "train", "test": pictures; "source": classes, and mean and standard deviation of the pixels;
-        "student", "teacher": weights, of those that do not begin at random.
+        "student", "teacher": weights, of those that do not begin at random; of a stored teacher the
+        store's fingerprint, and how its answers are coded.
     """
     classes = {"classes": source.classes, "mean": source.mean, "std": source.std}
     content: dict[str, Any] = {
@@ -67,6 +80,9 @@ def content_of(
     }
     for what, network in (("student", student), ("teacher", teacher)):
         entry = getattr(recipe, what) or {}
+        if isinstance(network, StoredTeacher):
+            content[what] = _stored(network)
+            continue
         if network is None:
             continue
         if what in given or "run" in entry:
@@ -74,6 +90,72 @@ def content_of(
         elif "checkpoint" in entry:
             content[what] = weights_of(network)
     return content
+
+
+def _stored(teacher: StoredTeacher) -> dict[str, Any]:
+    manifest = teacher.store.manifest
+    coded = {"logits": asdict(manifest.logits)}
+    coded |= {tap: asdict(code) for tap, code in manifest.maps.items()}
+    return {"fingerprint": dict(manifest.fingerprint), "coded": digest(coded)}
+
+
+def teacher_fingerprint(
+    recipe: Recipe, content: Mapping[str, Any], network: Network, file: Path | None
+) -> dict[str, Any]:
+    """The part of a store's fingerprint that says whose answers it holds.
+
+    Args:
+        file: with its weights; None if it was given as an object.
+    """
+    return {
+        "teacher": weights_of(network),
+        "teacher_spec": digest(network.spec),
+        **named_teacher(recipe, content, file),
+    }
+
+
+def named_teacher(recipe: Recipe, content: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
+    """What can be said of a teacher without loading it: its file, and its settings."""
+    entry = recipe.teacher or {}
+    settings = {k: v for k, v in entry.items() if k not in _PLACES}
+    found = {"teacher_settings": digest([settings, content["source"]]) if settings else None}
+    if file is not None and file.is_file():
+        with file.open("rb") as opened:
+            found["teacher_file"] = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+    return found
+
+
+def fingerprint_of(recipe: Recipe, content: Mapping[str, Any], split: Split) -> dict[str, Any]:
+    """What a teacher's answers depend on beside the teacher, in a run by this recipe.
+
+    Args:
+        content: as `content_of` says.
+        split: of the pictures. Which of them are in which part is compared with the store's own
+            lists; but where views mix pictures, the partners are drawn from all of them.
+    """
+    settings, views = recipe.train, recipe.data.views
+    train = split.train
+    pool = [pictures_of(train)] if views.get("mixup") or views.get("cutmix") else None
+    return {
+        "training_pictures": content["train"],
+        "test_pictures": content["test"],
+        "classes": content["source"],
+        "views": views,
+        "pool": pool,
+        "num_views": recipe.data.num_views,
+        "seed": recipe.seed,
+        "precision": settings.precision,
+        "batch_size": settings.batch_size // settings.accumulate,
+        "drawing": DRAWING,
+        **{f"{name}_version": _version(name) for name in ("torch", "torchvision", "pillow")},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _described(network: Network) -> dict[str, Any]:
@@ -106,9 +188,10 @@ def _source_text(kind: type) -> str:
         return ""
 
 
-def code_of(recipe: Recipe, student: Network, teacher: Network | None) -> str:
+def code_of(recipe: Recipe, student: Network, teacher: Network | StoredTeacher | None) -> str:
     """Digest of the source files that shape a run's numbers."""
-    makers: list[Any] = [type(one.module) for one in (student, teacher) if one is not None]
+    networks = [one for one in (student, teacher) if isinstance(one, Network)]
+    makers: list[Any] = [type(one.module) for one in networks]
     makers += [METHODS[name] for name in recipe.methods]
     if recipe.data.source is not None:
         makers.append(DATASETS[recipe.data.source["name"]])
@@ -149,7 +232,9 @@ def identity_parts(
         }
     for what in ("student", "teacher"):
         if said[what] and what in content:
-            said[what] = {k: v for k, v in said[what].items() if k not in ("run", "checkpoint")}
+            said[what] = {
+                k: v for k, v in said[what].items() if k not in ("run", "checkpoint", "cache")
+            }
     for key in ("checkpoint_every", "log_every", "trackers", "threads", "device"):
         said["train"].pop(key)
     return {

@@ -24,6 +24,7 @@ __all__ = ["VERBS", "main"]
 VERBS = {
     "train": ("train", "Run a recipe: train, measure, and leave a run folder."),
     "evaluate": ("evaluate", "Show what a run's record says, and check it against its student."),
+    "cache": ("cache", "Ask a recipe's teacher once, and store its answers."),
     "check": ("check", "Build a recipe and take one step, without writing anything."),
     "compare": ("compare", "Run every setting with every seed, and put them into one table."),
     "report": ("report", "Put the records of runs into one table."),
@@ -33,7 +34,7 @@ VERBS = {
 """Verb → its module in this package, and one line of help."""
 
 _BAD_INPUT, _INTERRUPTED = 2, 130
-_RESUMABLE = {"train": "--resume", "compare": None}
+_RESUMABLE = {"train": "--resume", "compare": None, "cache": None}
 """Verbs that can go on where they stopped, and what the second call needs."""
 
 

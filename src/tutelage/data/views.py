@@ -27,7 +27,10 @@ from tutelage import rng
 from tutelage.data.pictures import Pictures
 from tutelage.errors import SettingError
 
-__all__ = ["Mix", "Prepared", "Views"]
+__all__ = ["DRAWING", "Mix", "Prepared", "Views"]
+
+DRAWING = 1
+"""Raised with any change after which the same settings, seed, index and view give other pixels."""
 
 Mix = Callable[[Int64[Tensor, " n"], Int64[Tensor, " n"], Float[Tensor, " n"]], Any]
 """(labels, partners' labels, share of the first in the picture) → targets of the mixed pictures."""

@@ -200,6 +200,11 @@ class Distiller(nn.Module):
         """Of the student and of learned parts of methods; never of a teacher."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
+    @property
+    def teacher_taps(self) -> tuple[str, ...]:
+        """The teacher's sub-modules whose maps methods look at."""
+        return self._taps_t
+
     def named_methods(self) -> Iterator[tuple[str, Method]]:
         """Name and method, in the order given."""
         for name, method in self.methods.items():

@@ -29,6 +29,7 @@ from tutelage.engine.settings import TrainSettings
 from tutelage.errors import Interrupted, SettingError, nearest
 from tutelage.provenance import hardware, versions
 from tutelage.records import RunFolder
+from tutelage.teachers import StoredTeacher
 from tutelage.types import Batch
 
 __all__ = ["Trained", "fit", "resolve_device"]
@@ -154,6 +155,9 @@ class _Session:
         self._raw, self._schedule = make_optimizer(distiller.trainable_parameters(), settings)
         self._accelerator = _accelerator(settings, device, folder)
         if settings.compile:
+            for teacher in distiller.teachers:
+                if isinstance(teacher, StoredTeacher):
+                    teacher.stay_eager()
             distiller.compile()
         self._module = self._accelerator.prepare_model(distiller)
         self._optimizer = self._accelerator.prepare_optimizer(self._raw)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from tutelage.models.network import Network
 from tutelage.taps import evaluating
+from tutelage.teachers import StoredTeacher
 from tutelage.types import Batch
 
-__all__ = ["Predictions", "predict"]
+__all__ = ["Predictions", "predict", "recall"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,4 +58,18 @@ def predict(
             images = batch.images.to(device).contiguous(memory_format=layout)
             output = network(images).float().cpu()
             parts.append((output, batch.targets, batch.has_label, batch.index))
+    return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def recall(teacher: StoredTeacher, batches: Iterable[Batch]) -> Predictions:
+    """As `predict`, from a store.
+
+    Raises:
+        StoreError: it does not hold these pictures as they are.
+    """
+    parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    for batch in batches:
+        assert batch.index is not None
+        output = teacher.observe(batch).output.cpu()
+        parts.append((output, batch.targets, batch.has_label, batch.index))
     return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))

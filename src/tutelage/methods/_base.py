@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from tutelage.types import Findings, OutputKind, Phase, Shapes, Terms, TransferBatch
 
@@ -48,6 +49,20 @@ class Method(nn.Module, ABC):
         Raises:
             NetworkError: student and teacher do not fit this method.
         """
+
+    def encode(
+        self, maps: Float[Tensor, "n c h w"], size: tuple[int, int]
+    ) -> Float[Tensor, "n c_2 h_2 w_2"]:
+        """What this method needs of a teacher's map: another map, which `forward` takes for it.
+
+        A store may keep that instead, where this method alone looks at the map. Most methods need
+        all of it.
+
+        Args:
+            maps: of the teacher.
+            size: height and width of the student's map.
+        """
+        return maps
 
     @abstractmethod
     def forward(self, batch: TransferBatch) -> Terms:

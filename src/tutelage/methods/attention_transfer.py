@@ -151,6 +151,14 @@ class AttentionTransfer(Method):
         paired_maps("attention_transfer", shapes)
         self.pairs = shapes.pairs
 
+    def encode(
+        self, maps: Float[Tensor, "n c h w"], size: tuple[int, int]
+    ) -> Float[Tensor, "n 1 h_2 w_2"]:
+        """One channel with the same attention map, at the smaller size."""
+        maps, _ = pool_to_smaller(maps, maps.new_empty(len(maps), 1, *size))
+        wide = torch.promote_types(maps.dtype, torch.float32)
+        return torch.linalg.vector_norm(maps, self.power, dim=1, keepdim=True, dtype=wide)
+
     def forward(self, batch: TransferBatch) -> Terms:
         """One term per pair, `at/<student tap>`."""
         student, teacher = batch.student.features, batch.teachers[0].features

@@ -28,6 +28,7 @@ __all__ = [
     "strength_entry",
     "taps_entry",
     "task_entry",
+    "teacher_entry",
     "views_entry",
 ]
 
@@ -107,6 +108,23 @@ def network_entry(value: Any) -> Any:
         ):
             raise mistake(f"{key} must be a list of numbers, one per channel, not {own[key]!r}")
     return entry_of(NETWORKS, "network")(value) | own
+
+
+def teacher_entry(value: Any) -> Any:
+    """As `network_entry`; with `cache: FOLDER` beside it, or alone, a store answers in its place.
+
+    `cache: null` is no cache.
+    """
+    if not isinstance(value, Mapping) or "cache" not in value:
+        return network_entry(value)
+    cache, named = value["cache"], {k: v for k, v in value.items() if k != "cache"}
+    if not isinstance(cache, str | None):
+        raise mistake(f"cache must be the folder of a store, not {cache!r}")
+    if set(named) == {"name"}:  # FILE:NAME, to which an override has added the cache
+        named = named["name"]
+    if cache is None:
+        return network_entry(named)
+    return (network_entry(named) if named else {}) | {"cache": cache}
 
 
 def methods_entry(value: Any) -> dict[str, Any]:

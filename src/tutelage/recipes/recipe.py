@@ -22,6 +22,7 @@ from tutelage.recipes.entries import (
     strength_entry,
     taps_entry,
     task_entry,
+    teacher_entry,
     views_entry,
 )
 from tutelage.recipes.mistakes import first_mistake, require_plain
@@ -70,7 +71,8 @@ class Recipe(BaseModel):
         seed: of initial weights, order, views and methods.
         data: see `DataRecipe`.
         student, teacher: a network's name and settings; `FILE:NAME`; or `{run: FOLDER}`. A student,
-            like a data source, is null where an object is handed over in Python.
+            like a data source, is null where an object is handed over in Python. A teacher with
+            `cache: FOLDER` answers from a store.
         methods: name → settings and weight.
         taps: "auto", or pairs of sub-module names, student first.
         task: settings of the task.
@@ -86,7 +88,7 @@ class Recipe(BaseModel):
         dict[str, Any] | None, BeforeValidator(lambda value: or_open(network_entry, value))
     ]
     teacher: Annotated[
-        dict[str, Any] | None, BeforeValidator(lambda value: or_open(network_entry, value))
+        dict[str, Any] | None, BeforeValidator(lambda value: or_open(teacher_entry, value))
     ] = None
     methods: Annotated[dict[str, Any], BeforeValidator(methods_entry)] = Field(default_factory=dict)
     taps: Annotated[Literal["auto"] | list[tuple[str, str]], BeforeValidator(taps_entry)] = "auto"

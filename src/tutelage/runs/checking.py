@@ -10,9 +10,11 @@ from tutelage.engine import make_optimizer
 from tutelage.engine.phases import move
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.evaluation.cost import macs, num_parameters
+from tutelage.models.network import Network
 from tutelage.recipes import Recipe
 from tutelage.runs.measuring import check_teacher, image_size
 from tutelage.runs.surroundings import surroundings
+from tutelage.teachers import StoredTeacher
 
 __all__ = ["check"]
 
@@ -58,8 +60,7 @@ def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         "teacher": None
         if built.teacher is None
         else {
-            "parameters": num_parameters(built.teacher),
-            "macs": macs(built.teacher, image_size(built.teacher)),
+            **_teacher_cost(built.teacher),
             "validation_accuracy": None if on_validation is None else accuracy(on_validation),
             "stages": [stage._asdict() for stage in built.teacher.stages()],
         },
@@ -74,4 +75,13 @@ def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         "loss": loss,
         "terms": {name: value.item() for name, value in out.terms.items()},
         "first_step_seconds": round(seconds, 3),
+    }
+
+
+def _teacher_cost(teacher: Network | StoredTeacher) -> dict[str, Any]:
+    if isinstance(teacher, StoredTeacher):
+        return {key: teacher.about["cost"][key] for key in ("parameters", "macs")}
+    return {
+        "parameters": num_parameters(teacher),
+        "macs": macs(teacher, image_size(teacher)),
     }

@@ -19,20 +19,34 @@ from tutelage.evaluation.cost import macs, num_parameters
 from tutelage.evaluation.fidelity import fidelity
 from tutelage.evaluation.latency import latency
 from tutelage.evaluation.memory import file_size, peak_memory
-from tutelage.evaluation.predictions import Predictions, predict
+from tutelage.evaluation.predictions import Predictions, predict, recall
 from tutelage.identity import weights_of
 from tutelage.models.network import Network
 from tutelage.records import RunFolder
 from tutelage.runs.pictures import save_pictures
+from tutelage.teachers import StoredTeacher
 
-__all__ = ["add_test", "check_teacher", "cost", "enter_reading", "image_size", "look", "results"]
+__all__ = [
+    "add_test",
+    "check_teacher",
+    "cost",
+    "enter_reading",
+    "image_size",
+    "look",
+    "results",
+    "teacher_cost",
+]
 
 SANITY_PICTURES = 1000
 _TOGETHER, _FEW_ROUNDS = 32, 10
 
 
-def look(network: Network, pictures: EvalLoader, built: Built, device: torch.device) -> Predictions:
-    """What a network says, in the precision of the run."""
+def look(
+    network: Network | StoredTeacher, pictures: EvalLoader, built: Built, device: torch.device
+) -> Predictions:
+    """What a network says, in the precision of the run; or has said, if it is stored."""
+    if isinstance(network, StoredTeacher):
+        return recall(network, pictures)
     settings = built.recipe.train
     return predict(
         network,
@@ -131,7 +145,14 @@ def _teacher_entry(
     return {
         "validation_accuracy": accuracy(on_validation),
         "validation_pictures": len(on_validation.targets),
-    } | cost(built.teacher, device)
+    } | teacher_cost(built.teacher, device)
+
+
+def teacher_cost(teacher: Network | StoredTeacher, device: torch.device) -> dict[str, Any]:
+    """What a teacher costs; of a stored one, what it did when it was asked."""
+    if isinstance(teacher, StoredTeacher):
+        return dict(teacher.about["cost"])
+    return cost(teacher, device)
 
 
 def add_test(
@@ -168,7 +189,10 @@ def enter_reading(record: dict[str, Any], command: str, purpose: str) -> None:
 
 
 def _outputs(
-    network: Network, on_test: Predictions, built: Built, device: torch.device
+    network: Network | StoredTeacher,
+    on_test: Predictions,
+    built: Built,
+    device: torch.device,
 ) -> dict[str, Any]:
     """What outputs on test say; the temperature is fitted on validation."""
     temperature = fit_temperature(look(network, built.validation, built, device))

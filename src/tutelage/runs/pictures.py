@@ -12,6 +12,7 @@ from tutelage.data import EvalLoader, Pictures
 from tutelage.data.subsets import draw_stratified
 from tutelage.evaluation.attention import attention_maps
 from tutelage.evaluation.predictions import Predictions
+from tutelage.models.network import Network
 from tutelage.records import RunFolder, write_atomic
 
 __all__ = ["NUM_PICTURES", "save_pictures"]
@@ -62,7 +63,7 @@ def _same(built: Built, pictures: Pictures, device: torch.device) -> Arrays:
     arrays = _shown(pictures, "same")
     (batch,) = EvalLoader(pictures, batch_size=max(len(pictures), 1))
     for what, network in (("student", built.student), ("teacher", built.teacher)):
-        if network is None:
+        if not isinstance(network, Network):  # a store holds no maps of test pictures
             continue
         maps = attention_maps(network, batch.images, device=device)
         arrays[f"same/{what}_stages"] = np.array(list(maps))

@@ -26,6 +26,7 @@ from tutelage.runs.extras import NOTHING, Extras, add_extras
 from tutelage.runs.measuring import add_test, cost, look
 from tutelage.runs.run import Run
 from tutelage.runs.surroundings import MEASURED, require_same_content, surroundings
+from tutelage.teachers import StoredTeacher
 from tutelage.types import InputSpec, Pair
 
 __all__ = ["evaluate", "evaluate_model", "named_source", "read_test"]
@@ -92,6 +93,7 @@ def evaluate(
         seen = look(built.student, built.validation, built, device)
         again: dict[str, Any] = {"validation_accuracy": accuracy(seen)}
         if with_test:
+            _require_maps(built, extras)
             measured = deepcopy(record)
             add_test(measured, place, built, device, command, _purpose(extras))
             again |= _test_of(measured)
@@ -99,6 +101,14 @@ def evaluate(
             _measure_extras(record, built, extras, teacher, device)
             write_json(place.record, record)
     return {"record": record, "again": again}
+
+
+def _require_maps(built: Built, extras: Extras) -> None:
+    if extras.similarity and isinstance(built.teacher, StoredTeacher):
+        raise SettingError(
+            "Similarity is measured on the teacher's maps of test pictures, which a store does not "
+            "hold. Leave it out, or measure a run whose recipe has no teacher.cache."
+        )
 
 
 def _purpose(extras: Extras) -> str:
@@ -126,7 +136,7 @@ def _measure_extras(
     device: torch.device,
 ) -> None:
     entries, networks = {"student": record["students"]["student"]}, {"student": built.student}
-    if built.teacher is not None:
+    if isinstance(built.teacher, Network):
         entries["teacher"], networks["teacher"] = record["teacher"], built.teacher
     known = {key: teacher[key] for key in ("robustness", "people") if teacher and key in teacher}
     if known:

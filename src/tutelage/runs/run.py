@@ -32,6 +32,7 @@ from tutelage.recipes import (
 from tutelage.records import RECORD_SCHEMA, RunFolder, remove, write_json
 from tutelage.runs.measuring import add_test, check_teacher, look, results
 from tutelage.runs.surroundings import CONTENT, require_same_content, surroundings
+from tutelage.teachers import StoredTeacher
 
 __all__ = ["Run", "train"]
 
@@ -60,7 +61,7 @@ def train(
     runs: Path | str = "runs",
     resume: bool = False,
     student: nn.Module | None = None,
-    teacher: nn.Module | None = None,
+    teacher: nn.Module | StoredTeacher | None = None,
     data: Source | None = None,
     with_test: bool = True,
     shown: bool = True,

@@ -39,7 +39,7 @@ __all__ = [
 
 LogitsKind = Literal["fp16", "fp32", "top"]
 
-Kept = Literal["maps", "pooled", "encoded"]
+Kept = Literal["whole", "pooled", "encoded"]
 """What is kept of a map: all of it; its means at the student's size; what its method needs of it.
 """
 
@@ -199,12 +199,14 @@ class MapCode:
         shape: channels, height, width of what is stored.
         channels_last: whether a location's channels lie together.
         kept: what was kept of the map.
-        method: that the encoding is for, if `kept` is "encoded", with its settings.
+        size: of the student's map, if less than all is kept.
+        method: if `kept` is "encoded", the one that the encoding is for → its settings.
     """
 
     shape: tuple[int, int, int]
     channels_last: bool
-    kept: Kept = "maps"
+    kept: Kept = "whole"
+    size: tuple[int, int] | None = None
     method: Mapping[str, object] | None = None
 
     def layout(self, tap: str) -> Layout:

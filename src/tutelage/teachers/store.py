@@ -144,9 +144,7 @@ class Manifest:
 
     def entry_bytes(self, part: str) -> int:
         """Of one view of one picture."""
-        return sum(
-            kind.itemsize * math.prod(shape) for kind, shape in self.layout(part).values()
-        )
+        return sum(kind.itemsize * math.prod(shape) for kind, shape in self.layout(part).values())
 
     def total_bytes(self) -> int:
         """Of all entries and the index, headers aside."""
@@ -177,10 +175,7 @@ class Manifest:
             return cls(
                 value["fingerprint"],
                 LogitsCode(**value["logits"]),
-                {
-                    tap: MapCode(**code | {"shape": tuple(code["shape"])})
-                    for tap, code in value["maps"].items()
-                },
+                {tap: _map_code(code) for tap, code in value["maps"].items()},
                 {name: Part(*part) for name, part in value["parts"].items()},
                 value["about"],
                 value["checksums"],
@@ -191,7 +186,14 @@ class Manifest:
                 "with `tutelage cache RECIPE --out FOLDER`."
             ) from None
         except (ValueError, KeyError, TypeError, AssertionError, SettingError):
-            raise StoreError(f"{path} is damaged. Build the store anew in another folder.") from None
+            raise StoreError(
+                f"{path} is damaged. Build the store anew in another folder."
+            ) from None
+
+
+def _map_code(value: Mapping[str, Any]) -> MapCode:
+    size = value["size"] and tuple(value["size"])
+    return MapCode(**{**value, "shape": tuple(value["shape"]), "size": size})
 
 
 def require_same(
@@ -259,10 +261,11 @@ def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Path:
     return path
 
 
-def sweep(folder: Path, names: Iterable[str]) -> None:
-    """Removes what killed processes have left half-written of these files."""
-    for name in names:
-        for left in folder.glob(f".{name}-*.partial-*"):
+def sweep(folder: Path, names: Iterable[str] | None) -> None:
+    """Removes what killed processes have left half-written: of these files, or of all."""
+    patterns = [".*.partial-*"] if names is None else [f".{name}-*.partial-*" for name in names]
+    for pattern in patterns:
+        for left in folder.glob(pattern):
             left.unlink(missing_ok=True)
 
 

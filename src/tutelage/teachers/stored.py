@@ -1,6 +1,7 @@
 """A teacher that has answered before: its answers are read, and no network is loaded."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -28,6 +29,7 @@ class StoredTeacher:
 
     Args:
         path: the store's folder.
+        with_test: whether test pictures may be asked for; a choice must not see them.
 
     Attributes:
         store: the files.
@@ -37,8 +39,9 @@ class StoredTeacher:
         StoreError: it is absent, unfinished or damaged.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.store = Store(Path(path))
+    def __init__(self, path: Path | str, *, with_test: bool = True) -> None:
+        self.store, self._with_test = Store(Path(path)), with_test
+        self._parts = (TRAIN, *(part for part in EVALUATED if with_test or part != "test"))
         manifest = self.store.manifest
         self.num_views = manifest.parts[TRAIN].views
         # As the live teacher's maps would come: in the type that it computed in.
@@ -46,9 +49,13 @@ class StoredTeacher:
         self._dtype = torch.bfloat16 if bf16 else torch.float32
         self._answer = self._read
 
-    def __reduce__(self) -> tuple[type["StoredTeacher"], tuple[Path]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy opens the same store."""
-        return StoredTeacher, (self.store.folder,)
+        return partial(StoredTeacher, with_test=self._with_test), (self.store.folder,)
+
+    def without_test(self) -> "StoredTeacher":
+        """The same, but for test pictures."""
+        return StoredTeacher(self.store.folder, with_test=False)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -79,10 +86,11 @@ class StoredTeacher:
     def stages(self, image_size: tuple[int, int, int] | None = None) -> list[Stage]:
         """The teacher's stages, as they were when it was asked."""
         del image_size
-        return [
-            Stage(stage["name"], tuple(stage["shape"]), tuple(stage["stride"]))
-            for stage in self.store.manifest.about["stages"]
-        ]
+        stages = []
+        for stage in self.store.manifest.about["stages"]:
+            (channels, height, width), (down, across) = stage["shape"], stage["stride"]
+            stages.append(Stage(stage["name"], (channels, height, width), (down, across)))
+        return stages
 
     def dry_run(
         self, taps: Sequence[str], image_size: tuple[int, int, int] | None = None
@@ -91,9 +99,7 @@ class StoredTeacher:
         del image_size
         self.tap(taps)
         manifest = self.store.manifest
-        maps = {
-            tap: torch.zeros(2, *manifest.maps[tap].shape, dtype=self._dtype) for tap in taps
-        }
+        maps = {tap: torch.zeros(2, *manifest.maps[tap].shape, dtype=self._dtype) for tap in taps}
         return Observation(torch.zeros(2, manifest.logits.num_classes), maps)
 
     def observe(self, batch: Batch, taps: Sequence[str] = ()) -> Observation:
@@ -124,7 +130,7 @@ class StoredTeacher:
         index, view = batch.index.cpu(), batch.view.cpu()
         pieces: list[tuple[Tensor, Observation]] = []
         left = torch.arange(len(index))
-        for part in (TRAIN, *EVALUATED):
+        for part in self._parts:
             places = self.store.locate(part, index[left])
             here = places >= 0
             rows, left = left[here], left[~here]
@@ -177,9 +183,7 @@ def _joined(pieces: list[tuple[Tensor, Observation]], count: int) -> Observation
     seen = [one for _, one in pieces]
     return Observation(
         torch.cat([one.output for one in seen])[order],
-        {
-            tap: torch.cat([one.features[tap] for one in seen])[order] for tap in seen[0].features
-        },
+        {tap: torch.cat([one.features[tap] for one in seen])[order] for tap in seen[0].features},
     )
 
 
