@@ -154,7 +154,7 @@ def plan_text(found: dict[str, Any]) -> str:
     kept = [f"{tap} ({code['kept']})" for tap, code in found["maps"].items()]
     pays = f"after epoch {found['break_even_epoch']} of a run"
     if found["break_even_epoch"] > epochs:
-        pays += f", that is with the {runs}. run by this recipe ({epochs:.1f} epochs each)"
+        pays += f": with run number {runs} by this recipe, of {epochs:.1f} epochs"
     return listing(
         [
             (
