@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from tutelage.errors import SettingError, StoreError
-from tutelage.records import write_atomic, write_json
+from tutelage.records import write_atomic
 from tutelage.teachers.encoding import Layout, LogitsCode, MapCode
 
 __all__ = [
@@ -154,8 +154,13 @@ class Manifest:
         )
 
     def write(self, folder: Path) -> None:
-        """Writes manifest.json, atomically."""
-        write_json(folder / "manifest.json", {"schema": SCHEMA} | asdict(self))
+        """Writes manifest.json, atomically.
+
+        Raises:
+            RunError: no space is left on the device.
+        """
+        text = json.dumps({"schema": SCHEMA} | asdict(self), indent=2, allow_nan=False) + "\n"
+        write_atomic(folder / "manifest.json", text, go_on=_GO_ON)
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -290,10 +295,12 @@ class Store:
         self.folder, self.manifest = folder, Manifest.read(folder)
         checksums = self.manifest.checksums
         if checksums is None:
-            total = sum(1 for _ in self.manifest.shards())
+            names = [shard.name for shard in self.manifest.shards()]
+            there = existing(folder)
             raise StoreError(
-                f"The store in {folder} is unfinished: about {len(existing(folder))} of {total} "
-                "shards are there. Run the `tutelage cache` that began it again; it goes on."
+                f"The store in {folder} is unfinished: {sum(name in there for name in names)} of "
+                f"{len(names)} files are there. Run the `tutelage cache` that began it again; it "
+                "goes on."
             )
         self._checksums = checksums
         self._checked: set[str] = set()
