@@ -311,6 +311,40 @@ def test_any_value_as_a_whole_is_refused_in_words(value: Any):
         validate(value, "x")
 
 
+# A teacher that answers from a store
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted"),
+    [
+        ({"cache": "s"}, {"cache": "s"}),
+        ({"run": "r", "cache": "s"}, {"run": "r", "cache": "s"}),
+        ({"run": "r", "cache": None}, {"run": "r"}),
+        ({"name": "f.th:resnet14", "cache": "s"}, "f.th:resnet14"),
+        ({"name": "resnet14", "width": 8, "cache": "s"}, {"name": "resnet14", "width": 8}),
+    ],
+)
+def test_a_cache_stands_beside_its_teacher_or_alone(said: Any, wanted: Any):
+    got = plain(validate(recipe(teacher=said), "x"))["teacher"]
+    if isinstance(wanted, str) or "name" in wanted:
+        wanted = plain(validate(recipe(teacher=wanted), "x"))["teacher"] | {"cache": "s"}
+    assert got == wanted
+    assert plain(validate(recipe(teacher=got), "x"))["teacher"] == got
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"teacher": {"cache": 3}}, "cache must be the folder of a store, not 3"),
+        ({"student": {"name": "resnet8", "cache": "s"}}, "'cache' is no key of resnet8"),
+        ({"teacher": {"run": "r", "cache": "s", "width": 3}}, "and nothing else"),
+    ],
+)
+def test_a_cache_is_a_teachers_and_a_folder(change: dict[str, Any], words: str):
+    with pytest.raises(RecipeError, match=words):
+        validate(recipe(**change), "x")
+
+
 # The schema for editors
 
 

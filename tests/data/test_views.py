@@ -16,7 +16,7 @@ from scipy import stats
 from torch import Tensor
 
 from tutelage.data.pictures import Pictures
-from tutelage.data.views import Views
+from tutelage.data.views import DRAWING, Views
 from tutelage.errors import SettingError
 
 EVERYTHING = Views(crop_padding=2, flip=True, cutout=3, mixup=0.4, cutmix=1.0)
@@ -327,3 +327,15 @@ def test_what_could_leave_nothing_of_a_picture_is_refused(name: str) -> None:
         Views(**said).prepare(pictures)
     said[name] = 5
     Views(**said).prepare(pictures)
+
+
+# ---------------------------------------------------------------------------- what stores rely on
+
+
+def test_views_are_drawn_as_the_number_of_their_drawing_says() -> None:
+    """Whoever changes these pixels raises DRAWING: stored answers are to the old ones."""
+    number = torch.arange(16)
+    images, _ = render(EVERYTHING, noise(16), number, seed=7, view=number % 3)
+    pixels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    drawn = hashlib.sha256(pixels.numpy().tobytes()).hexdigest()[:16]
+    assert (DRAWING, drawn) == (1, "0a1b096341c7d84a")

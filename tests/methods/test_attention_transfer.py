@@ -171,3 +171,15 @@ def test_bfloat16_channels_add_up_in_float32() -> None:
 def test_refuses_a_power_below_one(power: float) -> None:
     with pytest.raises(SettingError, match=rf"at least 1, but it is {power}: .* Try 2"):
         AttentionTransfer(power=power)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (2, 3), (8, 8)])
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
+def test_what_is_kept_of_a_map_serves_in_its_place(size: tuple[int, int], power: float):
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(3, 5, 4, 4, generator=generator)
+    student = torch.randn(3, 2, *size, generator=generator)
+    kept = AttentionTransfer(power=power).encode(teacher, size)
+    assert kept.shape == (3, 1, min(size[0], 4), min(size[1], 4))
+    ours = attention_transfer_loss(student, kept, power=power)
+    assert torch.allclose(ours, attention_transfer_loss(student, teacher, power=power), rtol=1e-5)
