@@ -190,8 +190,8 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path: Path):
     ("changes", "words"),
     [
         ({"seed": 6}, "its seed is 5, and that of this run is 6"),
-        ({"views": 4}, "its shards is"),
-        ({"shard_size": 24}, "its shards is"),
+        ({"views": 4}, "its parts is"),
+        ({"shard_size": 24}, "its parts is"),
         ({"logits": LogitsCode("fp16", 3)}, "its logits is"),
         ({"maps": MAPS}, "its maps is"),
     ],

@@ -301,12 +301,10 @@ def test_another_teacher_than_the_named_one_is_a_field(teacher: Path, store: Pat
     entry = {"run": str(teacher), "cache": str(store)}
     made(asked(teacher, teacher=entry))
     other = train(recipe(), name="other", runs=tmp_path, with_test=False, shown=False).folder
-    with pytest.raises(
-        StoreError, match="its teacher file is .* the teacher that the recipe names"
-    ):
-        made(asked(teacher, teacher={"run": str(other), "cache": str(store)}))
-    (teacher / "gone").mkdir(exist_ok=True)
-    gone = {"run": str(teacher / "gone"), "cache": str(store)}
+    named = {"run": str(other), "cache": str(store)}
+    with pytest.raises(StoreError, match=r"its teacher file is .* the teacher that the recipe"):
+        made(asked(teacher, teacher=named))
+    gone = {"run": str(tmp_path / "gone"), "cache": str(store)}
     assert made(asked(teacher, teacher=gone)).teacher is not None  # the store is enough
 
 
@@ -348,7 +346,7 @@ def test_what_a_method_needs_of_a_map_is_kept_alone(teacher: Path, tmp_path: Pat
     sizes = {}
     for kept in ("whole", "encoded"):
         folder = tmp_path / kept
-        choices = replace_choices(maps=kept)
+        choices = EXACT._replace(maps=kept)
         cache(resolved(value), folder, choices, shown=False)
         sizes[kept] = plan(resolved(value), folder, choices)["entry_bytes"]["train"]
     # 8 · 8² + 16 · 4² + 32 · 2² numbers of 2 bytes, or one channel each; and 10 logits of 4
@@ -364,13 +362,9 @@ def test_what_a_method_needs_of_a_map_is_kept_alone(teacher: Path, tmp_path: Pat
     assert ours != theirs
 
 
-def replace_choices(**changes: Any) -> Choices:
-    return EXACT._replace(**changes)
-
-
 def test_an_encoding_serves_its_method_alone(teacher: Path, tmp_path: Path):
     value = asked(teacher, methods=ATTENTION)
-    cache(resolved(value), tmp_path / "store", replace_choices(maps="encoded"), shown=False)
+    cache(resolved(value), tmp_path / "store", EXACT._replace(maps="encoded"), shown=False)
     made(stored(value, tmp_path / "store"))
     for methods, words in (
         (HINTS, "only what attention_transfer needs .* are fitnet_hints"),
@@ -387,13 +381,13 @@ def test_an_encoding_serves_its_method_alone(teacher: Path, tmp_path: Path):
 def test_what_cannot_do_with_less_says_so(teacher: Path, tmp_path: Path, methods: Any):
     value = asked(teacher, methods=methods)
     with pytest.raises(Exception, match=r"Maps can be stored encoded where one method"):
-        cache(resolved(value), tmp_path / "store", replace_choices(maps="encoded"), shown=False)
+        cache(resolved(value), tmp_path / "store", EXACT._replace(maps="encoded"), shown=False)
     assert not (tmp_path / "store").exists()
 
 
 def test_maps_of_equal_size_are_pooled_to_themselves(teacher: Path, tmp_path: Path):
     value = asked(teacher, steps=3, methods=HINTS, precision="bf16")
-    cache(resolved(value), tmp_path / "store", replace_choices(maps="pooled"), shown=False)
+    cache(resolved(value), tmp_path / "store", EXACT._replace(maps="pooled"), shown=False)
     live = losses(value, tmp_path, "live")
     assert losses(stored(value, tmp_path / "store"), tmp_path, "cached") == live
 
@@ -411,6 +405,16 @@ def test_a_plan_is_arithmetic(teacher: Path, tmp_path: Path):
     assert found["break_even_epoch"] == 6  # 1,200 passes at 200 an epoch
     assert found["epochs"] == 10.0
     assert (found["shards"], found["there"]) == (3 * 2 + 1 + 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("entry_bytes", "batch_size", "wanted"),
+    [(20, 128, 16_384), (57_364, 128, 36 * 128), (20, 500, 32 * 500), (2**30, 128, 128)],
+)
+def test_files_hold_whole_batches_and_not_too_many_bytes(
+    entry_bytes: int, batch_size: int, wanted: int
+):
+    assert Choices().entries(entry_bytes, batch_size) == wanted
 
 
 def test_top_is_planned_after_asking_a_few(teacher: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ one store, and never talk: the one that finds all of them there finishes the man
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -48,12 +49,14 @@ def begin(folder: Path, manifest: Manifest, question: Question) -> Manifest:
         StoreError: the folder holds something else.
         RunError: no space is left on the device.
     """
+    # In this order: another process may begin it at the same time, and writes the manifest first.
+    there = _names(folder)
     if (folder / "manifest.json").exists():
         known = Manifest.read(folder)
         require_same(folder, known.fingerprint, manifest.fingerprint)
         require_same(folder, _shape(known), _shape(manifest), "the store that was asked for")
         manifest = known
-    elif folder.exists() and (not folder.is_dir() or _names(folder)):
+    elif there:
         raise StoreError(
             f"{folder} is there already and is no store. Name another folder with --out."
         )
@@ -61,28 +64,29 @@ def begin(folder: Path, manifest: Manifest, question: Question) -> Manifest:
         folder.mkdir(parents=True, exist_ok=True)
         manifest.write(folder)
     tables = {name: asked.index for name, asked in question.parts.items()}
-    if not _has(folder, INDEX):
+    if not _keep(existing(folder).get(INDEX)):
         write_shard(folder, INDEX, tables)
     return manifest
 
 
 def _names(folder: Path) -> list[str]:
-    """Of what lies there; another process may be about to write the manifest."""
-    return [path.name for path in folder.iterdir() if not path.name.startswith(".manifest.json.")]
+    """Of what lies there, hidden files aside."""
+    if folder.is_dir():
+        return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    return [folder.name] if folder.exists() else []
 
 
 def _shape(manifest: Manifest) -> dict[str, Any]:
     """What of a store is not in its fingerprint, but must be the same to go on."""
     return {
-        "logits": manifest.logits,
-        "maps": dict(manifest.maps),
-        "shards": {name: tuple(part) for name, part in manifest.parts.items()},
+        "logits": asdict(manifest.logits),
+        "maps": {tap: asdict(code) for tap, code in manifest.maps.items()},
+        "parts": {name: part._asdict() for name, part in manifest.parts.items()},
     }
 
 
-def _has(folder: Path, name: str) -> bool:
+def _keep(path: Path | None) -> bool:
     """Whether a file is there and as it was written; one that is damaged is removed."""
-    path = existing(folder).get(name)
     if path is None:
         return False
     if is_whole(path):
@@ -130,7 +134,8 @@ def fill(
     mine = list(manifest.shards())[rank::world_size]
     # Nobody else's: another process may be writing it.
     sweep(folder, None if world_size == 1 else [shard.name for shard in mine])
-    todo = [shard for shard in mine if not _has(folder, shard.name)]
+    there = existing(folder)
+    todo = [shard for shard in mine if not _keep(there.get(shard.name))]
     began, images = time.perf_counter(), 0
     if question.settings.keep_memory:
         keep_freed_memory()

@@ -144,21 +144,23 @@ def _manifest(
     maps, reduce = map_codes(built, choices.maps)
     fingerprint = teacher_fingerprint(recipe, built.content, network, teacher_file(recipe))
     fingerprint |= fingerprint_of(recipe, built.content, built.split)
-    parts = {
-        name: Part(
-            len(asked),
-            (recipe.data.num_views or 1) if name == "train" else 1,
-            max(1, choices.shard_size // asked.batch_size) * asked.batch_size,
-        )
-        for name, asked in question.parts.items()
-    }
     manifest = Manifest(
         fingerprint | {"taps": list(built.distiller.teacher_taps)},
         logits_code(built, question, folder, choices),
         maps,
-        parts,
+        {},
         {"stages": [stage._asdict() for stage in network.stages()]},
     )
+    views = {"train": recipe.data.num_views or 1}
+    parts = {
+        name: Part(
+            len(asked),
+            views.get(name, 1),
+            choices.entries(manifest.entry_bytes(name), asked.batch_size),
+        )
+        for name, asked in question.parts.items()
+    }
+    manifest = replace(manifest, parts=parts)
     return manifest, replace(question, reduce=reduce)
 
 

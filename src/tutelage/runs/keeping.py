@@ -26,6 +26,9 @@ __all__ = ["PILOT", "Choices", "Reduce", "logits_code", "map_codes"]
 PILOT = 2000
 """Pictures that tell how many classes hold the mass."""
 
+_LARGEST = 2**28
+"""Bytes in a file, about: while it is made, it is in memory."""
+
 Reduce = Callable[[Tensor], Tensor]
 """A teacher's maps → what is kept of them."""
 
@@ -38,13 +41,18 @@ class Choices(NamedTuple):
         share: of the probability mass that "top" keeps, for 99 % of the pictures.
         maps: what it keeps of the maps that the recipe's methods look at: "whole"; "pooled" to the
             student's size, where that is smaller; "encoded", what their method needs of them.
-        shard_size: entries in a file, about; what a kill can cost.
+        shard_size: entries in a file, about, and fewer if they are large; what a kill can cost.
     """
 
     logits: LogitsKind = "fp16"
     share: float = 0.99
     maps: Kept = "whole"
     shard_size: int = 16_384
+
+    def entries(self, entry_bytes: int, batch_size: int) -> int:
+        """In a file: whole batches, and not much more than 256 MiB."""
+        most = min(self.shard_size, _LARGEST // entry_bytes)
+        return max(1, most // batch_size) * batch_size
 
     def check(self) -> None:
         """Refuses what cannot be.

@@ -384,5 +384,6 @@ def complete(folder: Path, manifest: Manifest) -> bool:
     if not all(name in found for name in names):
         return False
     checksums = {name: checksum_in(found[name]) for name in names}
-    replace(manifest, checksums=checksums).write(folder)
+    if manifest.checksums != checksums:
+        replace(manifest, checksums=checksums).write(folder)
     return True
