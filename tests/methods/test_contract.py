@@ -194,6 +194,18 @@ def test_does_not_depend_on_the_order_of_samples(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_takes_what_it_keeps_of_a_teachers_map_for_the_map(name: str) -> None:
+    batch, whole = batch_of(), made(name)
+    sizes = {pair.teacher: STUDENT.features[pair.student][1:] for pair in PAIRS}
+    maps = batch.teachers[0].features
+    kept = {tap: whole.encode(maps[tap], (sizes[tap][0], sizes[tap][1])) for tap in maps}
+    shape = ObservationShape((NUM_CLASSES,), {tap: tuple(kept[tap].shape[1:]) for tap in kept})
+    method = made(name, Shapes(STUDENT, (shape,), PAIRS))
+    shown = replace(batch, teachers=(batch.teachers[0]._replace(features=kept),))
+    assert_same(method(shown), whole(batch))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_is_a_mean_over_samples(name: str) -> None:
     method, batch = made(name), batch_of()
     if method.needs.compares_samples:
