@@ -61,7 +61,7 @@ def test_a_plan_writes_nothing(recipe: Path, tmp_path: Path, call: Any):
     # 200 · 2 · 10 · 2 bytes, 600 · 10 · 4, and an index of 800 · 8
     assert said["bytes"] == "38,400 (20 per view of a training picture)"
     assert said["files"] == "4, of which 0 are there"
-    assert said["teacher"] == "1,000 passes; a run without: 200 an epoch"
+    assert said["teacher"] == "1,000 passes; without a store 200 an epoch"
     # five epochs of 200 are 1,000, and the run has 10 · 50 / 200 = 2.5
     assert said["pays"] == "after epoch 5 of a run: with run number 2 by this recipe, of 2.5 epochs"
 

@@ -159,11 +159,11 @@ class Scaled(nn.BatchNorm2d):
         return 2 * super().forward(input)
 
 
-class Standardized(nn.Conv2d):
+class Normalized(nn.Conv2d):
     """A convolution that changes its weight on the way."""
 
     def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+        weight = self.weight / self.weight.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
         return self._conv_forward(input, weight, self.bias)
 
 
@@ -243,7 +243,7 @@ def test_what_has_another_use_hinders_nobody_else():
     "layers",
     [
         nn.Sequential(nn.Conv2d(4, 4, 3), Scaled(4)),
-        nn.Sequential(Standardized(4, 4, 3), nn.BatchNorm2d(4)),
+        nn.Sequential(Normalized(4, 4, 3), nn.BatchNorm2d(4)),
     ],
 )
 def test_what_does_more_than_its_name_says_is_left(layers: nn.Module):

