@@ -16,6 +16,7 @@ from tutelage.data import Pictures
 from tutelage.data.digits import digits
 from tutelage.errors import NetworkError, RecipeError, RunError, TeacherError
 from tutelage.identity import weights_of
+from tutelage.models.network import Network
 from tutelage.recipes import validate
 from tutelage.types import InputSpec
 
@@ -70,17 +71,17 @@ def test_a_teacher_is_shown_pictures_as_its_entry_says(teacher: Path):
     file = str(teacher / "student.safetensors")
     entry = {"name": "resnet8", "width": 8, "checkpoint": file, "mean": [0.25], "std": [0.5]}
     built = made(distilled(teacher, teacher=entry))
-    assert built.teacher is not None
+    assert isinstance(built.teacher, Network)
     assert torch.allclose(built.teacher.prepare(torch.ones(1, 1, 8, 8)), torch.tensor(1.5))
     plain = {key: entry[key] for key in ("name", "width", "checkpoint")}
     usual = made(distilled(teacher, teacher=plain))
-    assert usual.teacher is not None
+    assert isinstance(usual.teacher, Network)
     assert usual.teacher.spec == InputSpec(8, 8, 1, usual.source.mean, usual.source.std)
 
 
 def test_a_run_is_a_network_with_its_weights_settings_and_normalization(teacher: Path):
     built = made(distilled(teacher, student={"run": str(teacher)}))
-    assert built.teacher is not None
+    assert isinstance(built.teacher, Network)
     assert weights_of(built.student) == weights_of(built.teacher)
     assert built.description.settings["width"] == 8
     state = load_file(teacher / "student.safetensors")

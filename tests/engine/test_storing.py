@@ -50,7 +50,7 @@ def test_every_answer_comes_from_a_batch_of_one_size(tmp_path: Path):
 
 def test_bfloat16_answers_are_exact_in_float16(tmp_path: Path):
     code = LogitsCode("fp16", 3)
-    what = {"precision": "bf16"}
+    what: dict[str, Any] = {"precision": "bf16"}
     for name, one in (("half", code), ("full", LogitsCode("fp32", 3))):
         make_store(tmp_path / name, asked=question(**what), logits=one, **what)
     half, full = (
@@ -143,7 +143,7 @@ def kill_after(files: int, folder: Path, chance: random.Random) -> None:
 
 def _process(folder: Path, **arguments: Any) -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tutelage.engine.storing"])
+    context.set_forkserver_preload(["tutelage.runs"])
     return context.Process(target=make_store, args=(folder,), kwargs=arguments)
 
 
