@@ -111,9 +111,11 @@ def cache(
 
 def _folder(recipe: Recipe, out: Path | None) -> Path:
     named = (recipe.teacher or {}).get("cache")
-    if out is None and named is None:
+    if out is not None:
+        return out
+    if named is None:
         raise SettingError("Where the store is to lie is not said. Give --out FOLDER.")
-    return out or Path(named)
+    return Path(named)
 
 
 def _parse_part(text: str | None) -> tuple[int, int]:

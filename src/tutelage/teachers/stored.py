@@ -47,7 +47,7 @@ class StoredTeacher:
         # As the live teacher's maps would come: in the type that it computed in.
         bf16 = manifest.fingerprint.get("precision") == "bf16"
         self._dtype = torch.bfloat16 if bf16 else torch.float32
-        self._answer = self._read
+        self._answer: Callable[[Batch, tuple[str, ...]], Observation] = self._read
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy opens the same store."""
