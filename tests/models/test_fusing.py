@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
@@ -295,3 +296,32 @@ def test_a_shared_convolution_is_left():
     )
     with pytest.warns(NoEffectWarning, match="used several times"):
         assert set(fuse(network).left) == {"1", "3"}
+
+
+# Families whose traced graphs lose everything
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "folded", "left"),
+    [
+        ("resnet18", 20, 0),
+        ("mobilenetv3_small_100", 34, 0),
+        ("efficientnet_b0", 49, 0),
+        ("regnetx_002", 44, 0),
+        ("vgg11_bn", 8, 0),
+        ("densenet121", 59, 62),
+    ],
+)
+def test_families_of_timm_are_folded_under_their_names(name: str, folded: int, left: int):
+    module = trained(timm.create_model(name, num_classes=7))
+    network = Network(module, InputSpec(64, 64, 3, (0.5,) * 3, (0.2,) * 3))
+    fused = fuse(network)
+    assert (len(fused.folded), len(fused.left)) == (folded, left)
+    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert executed_batch_norms(fused.network, pictures) == left
+    stages = [stage.name for stage in network.stages()]
+    assert [stage.name for stage in fused.network.stages()] == stages
+    with evaluating(network), evaluating(fused.network):
+        ours, theirs = network(pictures), fused.network(pictures)
+    assert (ours - theirs).abs().max() <= 1e-4 * ours.abs().max()
