@@ -48,6 +48,9 @@ def test_a_teacher_is_asked_once_and_a_run_needs_it_no_more(
     live = json.loads((world / "runs" / "student" / "record.json").read_text())
     assert record["teacher"]["test_accuracy"] == live["teacher"]["test_accuracy"]
     assert 0 <= record["students"]["student"]["agreement"] <= 1
+    code, out, _ = call("report", folder)
+    assert code == 0
+    assert f"stored answers in {store}" in out
 
 
 def test_a_plan_writes_nothing(recipe: Path, tmp_path: Path, call: Any):

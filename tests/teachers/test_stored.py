@@ -5,6 +5,7 @@ import pickle
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import final
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from small_run import tiny
 
 from tutelage.data import EvalLoader, TrainLoader
 from tutelage.distiller import Distiller
+from tutelage.engine.phases import end_phase
 from tutelage.errors import NetworkError, StoreError
-from tutelage.methods import KD, AttentionTransfer
+from tutelage.methods import KD, AttentionTransfer, Method, Needs
 from tutelage.taps import Stage
 from tutelage.teachers import LiveTeacher, StoredTeacher, Teacher
-from tutelage.types import Batch
+from tutelage.types import Batch, Findings, Phase, Terms, TransferBatch
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +90,31 @@ def test_the_same_picture_twice_gets_the_same_answer(folder: Path):
     seen = StoredTeacher(folder).observe(batch([7, 7], [1, 1]), ("layer1",))
     assert torch.equal(seen.output[0], seen.output[1])
     assert torch.equal(seen.features["layer1"][0], seen.features["layer1"][1])
+
+
+@final
+class Looks(Method):
+    """Notes what the teacher says of held-out pictures."""
+
+    needs = Needs(outputs=("logits",))
+
+    def forward(self, batch: TransferBatch) -> Terms:
+        return {"gap": (batch.student.output - batch.teachers[0].output).square().sum(1).mean()}
+
+    def end_phase(self, phase: Phase) -> Findings:
+        said = [seen.teachers[0].output.tolist() for seen in phase.held_out()]
+        return Findings({"said": said, "after": phase.lookahead(["gap"])})
+
+
+def test_it_answers_for_held_out_pictures_between_phases(folder: Path):
+    data = TrainLoader(part_of("train"), VIEWS, batch_size=12, seed=5, num_views=NUM_VIEWS)
+    held_out = EvalLoader(part_of("validation"), batch_size=20)
+    found = []
+    for teacher in (StoredTeacher(folder), question().teacher):
+        pupil = Distiller(tiny(), teacher, methods={"looks": (Looks(), 1.0)})
+        found.append(end_phase(pupil, 0, held_out, data.batch(3), lr=0.1, progress=0.5)["looks"])
+    assert found[0].values == found[1].values
+    assert [len(said) for said in found[0].values["said"]] == [20, 5]
 
 
 # What it needs to be told

@@ -202,6 +202,10 @@ def facts(record: Record) -> list[tuple[str, str]]:
 def _network(entry: Record | None) -> str:
     if entry is None:
         return GIVEN
+    if "cache" in entry:
+        named = {key: value for key, value in entry.items() if key != "cache"}
+        whose = f" of {_network(named)}" if named else ""
+        return f"stored answers{whose} in {entry['cache']}"
     if "run" in entry:
         return f"the student of {entry['run']}"
     settings = [f"{key} {value}" for key, value in entry.items() if key != "name"]
