@@ -65,17 +65,17 @@ def test_a_plan_writes_nothing(recipe: Path, tmp_path: Path, call: Any):
     assert said["bytes"] == "38,400 (20 per view of a training picture)"
     assert said["files"] == "4, of which 0 are there"
     assert said["teacher"] == "1,000 passes; without a store 200 an epoch"
-    # five epochs of 200 are 1,000, and the run has 10 · 50 / 200 = 2.5
-    assert said["pays"] == "after epoch 5 of a run: with run number 2 by this recipe, of 2.5 epochs"
+    # a run without a store asks about validation and test as well
+    assert said["pays"] == "after epoch 2 of a run"
 
 
 def test_a_plan_is_json_on_request(recipe: Path, tmp_path: Path, call: Any):
     code, out, _ = call("cache", recipe, "--out", tmp_path / "store", "--plan", "--json")
     assert code == 0
     found = json.loads(out)
-    assert (found["bytes"], found["teacher_passes"], found["break_even_epoch"]) == (38_400, 1000, 5)
-    longer = found | {"epochs": 30.0}
-    assert "pays      after epoch 5 of a run\n" in plan_text(longer) + "\n"
+    assert (found["bytes"], found["teacher_passes"], found["break_even_epoch"]) == (38_400, 1000, 2)
+    shorter = plan_text(found | {"epochs": 0.8})
+    assert "pays      with run number 3 by this recipe, of 0.8 epochs" in shorter
 
 
 def test_parts_are_made_apart(recipe: Path, tmp_path: Path, call: Any):

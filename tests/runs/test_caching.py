@@ -403,7 +403,7 @@ def test_a_plan_is_arithmetic(teacher: Path, tmp_path: Path):
     assert found["bytes"] == 12_000 + 24_000 + 6_400
     assert found["entry_bytes"] == {"train": 20, "validation": 40, "test": 40}
     assert found["teacher_passes"] == 3 * 200 + 100 + 500
-    assert found["break_even_epoch"] == 6  # 1,200 passes at 200 an epoch
+    assert found["break_even_epoch"] == 3  # 600 passes at 200 an epoch
     assert found["epochs"] == 10.0
     assert (found["shards"], found["there"]) == (3 * 2 + 1 + 1, 0)
 

@@ -1,6 +1,7 @@
 """`tutelage cache`."""
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -150,13 +151,13 @@ def plan_text(found: dict[str, Any]) -> str:
     """What it would take, for people."""
     pictures, entry = found["pictures"], found["entry_bytes"]
     passes, epochs = found["teacher_passes"], found["epochs"]
-    runs = -(-passes // max(1, round(epochs * found["passes_per_epoch"])))
     coded = found["logits"]
     kind = f"top {coded['top']} of {coded['num_classes']}" if coded["top"] else coded["kind"]
     kept = [f"{tap} ({code['kept']})" for tap, code in found["maps"].items()]
     pays = f"after epoch {found['break_even_epoch']} of a run"
     if found["break_even_epoch"] > epochs:
-        pays += f": with run number {runs} by this recipe, of {epochs:.1f} epochs"
+        runs = math.ceil(found["break_even_epoch"] / epochs)
+        pays = f"with run number {runs} by this recipe, of {epochs:.1f} epochs"
     return listing(
         [
             (

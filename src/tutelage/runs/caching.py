@@ -37,8 +37,9 @@ def plan(recipe: Recipe, folder: Path, choices: Choices = _USUAL) -> dict[str, A
     Returns:
         "pictures" by part; "views"; "logits" and "maps", how they are coded; "entry_bytes" by part
         and "bytes" in all; "shards", and how many are "there"; "teacher_passes", pictures that the
-        teacher must look at; "passes_per_epoch" of a run without a store; "break_even_epoch", after
-        which such a run would have asked the teacher more; "epochs" of the recipe's run.
+        teacher must look at; "passes_per_epoch" of a run without a store, which asks about
+        validation and test besides; "break_even_epoch", after which such a run would have asked the
+        teacher more; "epochs" of the recipe's run.
 
     Raises:
         TutelageError: the recipe does not build, or its teacher cannot be asked.
@@ -171,7 +172,7 @@ def _plan(built: Built, manifest: Manifest, folder: Path, choices: Choices) -> d
     parts, settings = manifest.parts, built.recipe.train
     train = parts["train"]
     pilot = min(PILOT, train.pictures) if choices.logits == "top" else 0
-    passes = sum(part.pictures * part.views for part in parts.values()) + pilot
+    training = train.pictures * train.views + pilot
     there = existing(folder) if folder.is_dir() else {}
     names = [shard.name for shard in manifest.shards()]
     return {
@@ -183,9 +184,9 @@ def _plan(built: Built, manifest: Manifest, folder: Path, choices: Choices) -> d
         "bytes": manifest.total_bytes(),
         "shards": len(names),
         "there": sum(name in there for name in names),
-        "teacher_passes": passes,
+        "teacher_passes": training + sum(parts[name].pictures for name in EVALUATED),
         "passes_per_epoch": train.pictures,
-        "break_even_epoch": math.ceil(passes / train.pictures),
+        "break_even_epoch": math.ceil(training / train.pictures),
         "epochs": settings.steps * settings.batch_size / train.pictures,
     }
 
