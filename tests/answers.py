@@ -16,7 +16,7 @@ from tutelage.engine.asking import Asked, Question
 from tutelage.engine.storing import Filled, begin, fill
 from tutelage.teachers import LiveTeacher
 from tutelage.teachers.encoding import LogitsCode, MapCode
-from tutelage.teachers.store import Manifest, Part
+from tutelage.teachers.manifest import Manifest, Part
 
 VIEWS = Views(crop_padding=1, flip=True)
 NUM_VIEWS = 3

@@ -22,7 +22,7 @@ from tutelage.recipes import Recipe
 from tutelage.records import RunFolder
 from tutelage.tasks import Classification
 from tutelage.teachers import StoredTeacher
-from tutelage.teachers.store import require_same
+from tutelage.teachers.manifest import require_same
 from tutelage.types import InputSpec
 
 __all__ = ["EVALUATION_BATCH", "Built", "build", "teacher_file"]

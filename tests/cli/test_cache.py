@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tutelage.cli.cache import plan_text
-from tutelage.teachers.store import Manifest, existing
+from tutelage.teachers.manifest import Manifest
+from tutelage.teachers.store import existing
 
 RECIPE = """
 schema: 1

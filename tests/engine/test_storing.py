@@ -21,7 +21,8 @@ from tutelage.engine import storing
 from tutelage.engine.storing import begin, fill, verify
 from tutelage.errors import Interrupted, RunError, StoreError
 from tutelage.teachers.encoding import LogitsCode
-from tutelage.teachers.store import Manifest, Store, complete, existing, write_shard
+from tutelage.teachers.manifest import Manifest
+from tutelage.teachers.store import Store, complete, existing, write_shard
 
 LONG = 10
 """Views of a store that takes long enough to be killed while it is built."""

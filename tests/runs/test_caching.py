@@ -28,7 +28,8 @@ from tutelage.runs.keeping import Choices
 from tutelage.runs.measuring import check_teacher, look
 from tutelage.runs.surroundings import CONTENT, require_same_content
 from tutelage.teachers import StoredTeacher
-from tutelage.teachers.store import Manifest, Store
+from tutelage.teachers.manifest import Manifest
+from tutelage.teachers.store import Store
 
 VIEWS = {"crop_padding": 1, "cutout": 2}
 DATA = {

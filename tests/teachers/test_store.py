@@ -15,14 +15,8 @@ from safetensors.torch import load_file
 
 from tutelage.errors import StoreError
 from tutelage.teachers.encoding import LogitsCode
-from tutelage.teachers.store import (
-    Manifest,
-    Store,
-    existing,
-    is_whole,
-    require_same,
-    write_shard,
-)
+from tutelage.teachers.manifest import Manifest, require_same
+from tutelage.teachers.store import Store, existing, is_whole, write_shard
 
 NAMES = ["logits", "maps/layer1"]
 

@@ -14,7 +14,7 @@ from tutelage.engine.loop import resolve_device
 from tutelage.engine.phases import move
 from tutelage.engine.settings import TrainSettings
 from tutelage.teachers import LiveTeacher
-from tutelage.teachers.store import Manifest
+from tutelage.teachers.manifest import Manifest
 from tutelage.types import Batch, Observation
 
 __all__ = ["Asked", "Question"]

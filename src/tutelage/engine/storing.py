@@ -23,18 +23,8 @@ from tutelage.engine.host import keep_freed_memory, memory_in_words, stopping
 from tutelage.engine.log import CONSOLE
 from tutelage.engine.loop import resolve_device
 from tutelage.errors import Interrupted, StoreError
-from tutelage.teachers.store import (
-    INDEX,
-    Manifest,
-    Shard,
-    Store,
-    complete,
-    existing,
-    is_whole,
-    require_same,
-    sweep,
-    write_shard,
-)
+from tutelage.teachers.manifest import Manifest, Shard, require_same
+from tutelage.teachers.store import INDEX, Store, complete, existing, is_whole, sweep, write_shard
 
 __all__ = ["Filled", "Verified", "begin", "fill", "verify"]
 

@@ -24,7 +24,8 @@ from tutelage.runs.measuring import check_teacher, cost
 from tutelage.runs.surroundings import surroundings
 from tutelage.tasks import Classification
 from tutelage.teachers import LiveTeacher
-from tutelage.teachers.store import EVALUATED, Manifest, Part, existing
+from tutelage.teachers.manifest import EVALUATED, Manifest, Part
+from tutelage.teachers.store import existing
 
 __all__ = ["cache", "plan"]
 

@@ -19,7 +19,7 @@ from tutelage.models.network import Network
 from tutelage.ops import pool_to_smaller
 from tutelage.recipes import Recipe
 from tutelage.teachers.encoding import Kept, LogitsCode, LogitsKind, MapCode, fewest_classes
-from tutelage.teachers.store import Manifest
+from tutelage.teachers.manifest import Manifest
 
 __all__ = ["PILOT", "Choices", "Reduce", "logits_code", "map_codes"]
 

@@ -12,14 +12,12 @@ whole, and processes that write different shards need not talk. Reading is by me
 """
 
 import hashlib
-import json
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import final
 
 import torch
 from jaxtyping import Int64
@@ -29,201 +27,24 @@ from torch import Tensor
 
 from tutelage.errors import StoreError
 from tutelage.records import write_atomic
-from tutelage.teachers.encoding import Layout, LogitsCode, MapCode
+from tutelage.teachers.manifest import GO_ON, Manifest, shard_name
 
 __all__ = [
-    "EVALUATED",
     "INDEX",
-    "Manifest",
-    "Part",
-    "Shard",
     "Store",
     "complete",
     "existing",
     "is_whole",
-    "require_same",
     "sweep",
     "write_shard",
 ]
 
-SCHEMA = 1
 INDEX = "index"
 """Name of the file that holds each part's pictures."""
 
-EVALUATED = ("validation", "test")
-"""Parts whose pictures are stored as they are."""
-
-_GO_ON = "run the same command again"
 _FILE = re.compile(r"(.+)-([0-9a-f]{16})\.safetensors")
 _OPEN = 8192
 """So many shards stay mapped; Linux allows a process 65,530 maps."""
-
-
-class Part(NamedTuple):
-    """Pictures that are stored alike.
-
-    Attributes:
-        pictures, views: how many; 1 view for pictures as they are.
-        shard_size: entries in a shard; the last of a view may have fewer.
-    """
-
-    pictures: int
-    views: int
-    shard_size: int
-
-    @property
-    def shards_per_view(self) -> int:
-        """Of which the last may be short."""
-        return math.ceil(self.pictures / self.shard_size)
-
-
-class Shard(NamedTuple):
-    """Where a file's entries stand: view, and places in the order of the index."""
-
-    part: str
-    view: int
-    number: int
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        """Of its file, without the checksum."""
-        return _shard_name(self.part, self.view, self.number)
-
-
-def _shard_name(part: str, view: int, number: int) -> str:
-    return f"{part}-{view:04d}-{number:05d}"
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a store is.
-
-    Attributes:
-        fingerprint: what the answers depend on; a run must agree in all of it.
-        logits, maps: how answers to training pictures are coded; tap → its maps.
-        parts: "train", "validation", "test".
-        about: the teacher's cost and stages, and where and how the store was made; nothing in it
-            decides anything.
-        checksums: file name without checksum → checksum; None while the store is being built.
-    """
-
-    fingerprint: Mapping[str, Any]
-    logits: LogitsCode
-    maps: Mapping[str, MapCode]
-    parts: Mapping[str, Part]
-    about: Mapping[str, Any] = field(default_factory=dict)
-    checksums: Mapping[str, str] | None = None
-
-    def shards(self) -> Iterator[Shard]:
-        """All that the store has when it is complete."""
-        for name, part in self.parts.items():
-            for view in range(part.views):
-                for number in range(part.shards_per_view):
-                    start = number * part.shard_size
-                    stop = min(start + part.shard_size, part.pictures)
-                    yield Shard(name, view, number, start, stop)
-
-    def logits_of(self, part: str) -> LogitsCode:
-        """Those to pictures as they are serve measurements, so they are exact."""
-        if part in EVALUATED:
-            return LogitsCode("fp32", self.logits.num_classes)
-        return self.logits
-
-    def maps_of(self, part: str) -> Mapping[str, MapCode]:
-        """No method sees test pictures."""
-        return {} if part == "test" else self.maps
-
-    def layout(self, part: str) -> Layout:
-        """The tensors of one entry."""
-        layout = self.logits_of(part).layout()
-        for tap, code in self.maps_of(part).items():
-            layout |= code.layout(tap)
-        return layout
-
-    def entry_bytes(self, part: str) -> int:
-        """Of one view of one picture."""
-        return sum(kind.itemsize * math.prod(shape) for kind, shape in self.layout(part).values())
-
-    def total_bytes(self) -> int:
-        """Of all entries and the index, headers aside."""
-        return sum(
-            part.pictures * (part.views * self.entry_bytes(name) + torch.int64.itemsize)
-            for name, part in self.parts.items()
-        )
-
-    def write(self, folder: Path) -> None:
-        """Writes manifest.json, atomically.
-
-        Raises:
-            RunError: no space is left on the device.
-        """
-        text = json.dumps({"schema": SCHEMA} | asdict(self), indent=2, allow_nan=False) + "\n"
-        write_atomic(folder / "manifest.json", text, go_on=_GO_ON)
-
-    @classmethod
-    def read(cls, folder: Path) -> "Manifest":
-        """Reads manifest.json.
-
-        Raises:
-            StoreError: there is none, it is damaged, or of another schema.
-        """
-        path = folder / "manifest.json"
-        try:
-            value = json.loads(path.read_bytes())
-            if value["schema"] != SCHEMA:
-                raise StoreError(
-                    f"{path} has schema {value['schema']}, and this version reads {SCHEMA}. Build "
-                    "the store anew with `tutelage cache`."
-                )
-            return cls(
-                value["fingerprint"],
-                LogitsCode(**value["logits"]),
-                {tap: _map_code(code) for tap, code in value["maps"].items()},
-                {name: Part(*part) for name, part in value["parts"].items()},
-                value["about"],
-                value["checksums"],
-            )
-        except FileNotFoundError:
-            raise StoreError(
-                f"{folder} is no store of a teacher's answers: it holds no manifest.json. Make one "
-                "with `tutelage cache RECIPE --out FOLDER`."
-            ) from None
-        except (ValueError, KeyError, TypeError, AssertionError):
-            raise StoreError(
-                f"{path} is damaged. Build the store anew in another folder."
-            ) from None
-
-
-def _map_code(value: Mapping[str, Any]) -> MapCode:
-    size = value["size"] and tuple(value["size"])
-    return MapCode(**{**value, "shape": tuple(value["shape"]), "size": size})
-
-
-def require_same(
-    folder: Path, known: Mapping[str, Any], wanted: Mapping[str, Any], what: str = "this run"
-) -> None:
-    """Checks that a store was made for just this.
-
-    Args:
-        known: of the store.
-        wanted: fields and what they must be; others are not looked at.
-
-    Raises:
-        StoreError: names the first field that differs.
-    """
-    for name, value in wanted.items():
-        if known.get(name) != value:
-            raise StoreError(
-                f"The store in {folder} is of something else: its {name.replace('_', ' ')} is "
-                f"{_short(known.get(name))}, and that of {what} is {_short(value)}. Set it back, "
-                "or make another store with `tutelage cache`."
-            )
-
-
-def _short(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, dict | list | None) else str(value)
 
 
 # Files
@@ -262,7 +83,7 @@ def write_shard(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Path:
     content = save(dict(tensors), metadata={"tutelage": name})
     checksum = hashlib.sha256(content).hexdigest()[:16]
     path = folder / f"{name}-{checksum}.safetensors"
-    write_atomic(path, content, go_on=_GO_ON)
+    write_atomic(path, content, go_on=GO_ON)
     return path
 
 
@@ -360,7 +181,7 @@ class Store:
             for name in names
         }
         for number in shard.unique().tolist():
-            loaded = self._load(_shard_name(part, *divmod(number, kind.shards_per_view)))
+            loaded = self._load(shard_name(part, *divmod(number, kind.shards_per_view)))
             mine = (shard == number).nonzero()[:, 0]
             for name, values in result.items():
                 values[mine] = loaded[name][row[mine]]

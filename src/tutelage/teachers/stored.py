@@ -11,7 +11,8 @@ from torch import Tensor
 
 from tutelage.errors import NetworkError, StoreError, nearest
 from tutelage.taps import Stage
-from tutelage.teachers.store import EVALUATED, Store
+from tutelage.teachers.manifest import EVALUATED
+from tutelage.teachers.store import Store
 from tutelage.types import Batch, Observation
 
 __all__ = ["StoredTeacher"]
