@@ -116,7 +116,7 @@ class StoredTeacher:
 
     def stay_eager(self) -> None:
         """Keeps `torch.compile` out: reading files is no part of a graph."""
-        self._answer = torch.compiler.disable(self._read)
+        self._answer = torch.compiler.disable(self._read)  # pyright: ignore[reportAttributeAccessIssue]
 
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Nothing is moved or cast: what is read goes to the device of the batch."""
