@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tutelage.report.comparisons import Table, make_tables
+from tutelage.report.comparisons import make_tables
+from tutelage.report.layout import Table
 
 Line = dict[str, Any]
 CONTROLS = {"short": "short", "long": "long"}
