@@ -15,7 +15,7 @@
 | photometric | `saturation` | HSV's saturation is lowered | only ever lowered |
 | photometric | `fog` | fractal clouds are added | no |
 | digital | `jpeg` | lossy compression | another encoder |
-| digital | `pixelate` | a grid of coarser cells | cells have exact sizes, not whole numbers |
+| digital | `pixelate` | a grid of coarser cells | severities 2 to 5; cells have exact sizes |
 | digital | `posterize` | the first bits of each byte | not in CIFAR-10-C |
 | digital | `elastic` | neighbors move together | no affine part; ways that grow |
 
@@ -28,6 +28,9 @@ and perturbations*, 2019 (arXiv 1903.12261). Parameters are those of CIFAR-10-C,
 - Results are not rounded to bytes, except where the corruption itself works on bytes.
 - Motion blur's severities 3 and 4 differ there only in a radius that lies beyond 3 σ, which is no
   difference; here σ of severity 4 is 2.25, in between. Radii are always 4 σ.
+- Pixelate there has a whole number of cells, 0.95, 0.9, 0.85, 0.75 and 0.65 per pixel, and a pixel
+  belongs to one cell. At other sizes than 32 that is no order: what matters is how cells happen to
+  lie on pixels. Here cells have exact sizes, and a pixel is mixed from those that it lies in.
 - Saturation there is 0.3, 0.1, 1.5, 2 and 2.5 times as high, so that severity is no order.
 - Elastic there is an affine map that shrinks with severity, and a field of ways. Severities 3 to 5
   of that field have standard deviations of about 0.2, 0.4 and 0.5 pixels.
@@ -115,7 +118,7 @@ CORRUPTIONS: dict[str, Corruption] = {
         "photometric", fog, ((0.2, 3.0), (0.5, 3.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.75)), True
     ),
     "jpeg": Corruption("digital", jpeg, (80, 65, 58, 50, 40)),
-    "pixelate": Corruption("digital", pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
+    "pixelate": Corruption("digital", pixelate, (0.95, 0.85, 0.75, 0.65, 0.5)),
     "posterize": Corruption("digital", posterize, (5, 4, 3, 2, 1)),
     "elastic": Corruption("digital", elastic, (0.1, 0.2, 0.3, 0.4, 0.55), True),
 }

@@ -34,16 +34,15 @@ def mix_lines(
     dim: int,
     places: Int64[Tensor, "k m"],
     weights: Float64[Tensor, "k m"],
-) -> Float32[Tensor, "n c h w"]:
-    """Line i becomes the sum over k of weights[k, i] · line places[k, i].
+) -> Float32[Tensor, "n c h2 w2"]:
+    """Line i of m becomes the sum over k of weights[k, i] · line places[k, i].
 
     Args:
         dim: 2, where lines are rows, or 3, where they are columns.
-        places: as many columns as there are lines.
     """
-    shape = [1, 1, 1, 1]
-    shape[dim] = -1
-    total = torch.zeros_like(images)
+    shape, size = [1, 1, 1, 1], list(images.shape)
+    shape[dim] = size[dim] = places.shape[1]
+    total = images.new_zeros(size)
     for lines, shares in zip(places.to(images.device), weights.to(images), strict=True):
         total += images.index_select(dim, lines) * shares.view(shape)
     return total
