@@ -1,7 +1,7 @@
 """Writes the measured tables of Markdown files anew, from the records alone: `make tables`.
 
-A table stands between `<!-- table of FILE -->` and `<!-- end of table -->`, FILE being a comparison's
-JSON-lines file, relative to the root of the repository.
+A table stands between `<!-- table of FILE -->` and `<!-- end of table -->`, FILE being the
+JSON-lines file of a comparison, relative to the root of the repository.
 """
 
 import re
