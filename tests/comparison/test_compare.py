@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 from tiny import distilled, recipe, train_teacher
-from tutelage.evaluation.robustness import robustness
 
 from tutelage import identity
 from tutelage.comparison import Comparison, compare
 from tutelage.comparison import outcome as outcome_module
+from tutelage.comparison import trials as trials_module
 from tutelage.data.loader import TrainLoader
 from tutelage.errors import NetworkError, RecipeError, RunError, SettingError
+from tutelage.evaluation.robustness import robustness
 from tutelage.provenance import versions
 from tutelage.records import RunFolder
 from tutelage.runs import extras as extras_module
@@ -246,7 +247,7 @@ def test_other_code_versions_or_threads_make_lines_stale(
     assert ran(value)
     now = versions()
     with monkeypatch.context() as patch:
-        patch.setattr(outcome_module, "versions", lambda: now | {"torch": "0"})
+        patch.setattr(trials_module, "versions", lambda: now | {"torch": "0"})
         trained.clear()
         run(value, runs)
         assert trained
@@ -591,15 +592,17 @@ def test_a_trial_that_failed_is_proven_by_failing_alike(
 # Axes
 
 
-AXES = {"student.width": [2, 3]}
+LEARNING = {"student": {"name": "resnet8", "width": 8}, "steps": 40, "batch_size": 100}
+AXES = {"student.width": [6, 8]}
 
 
 def test_every_row_is_run_at_every_combination_of_the_axes(runs: Path, trained: list[Any]):
-    rows = {"short": {}, "long": {"set": {"train.steps": 12}}, "kd": {"set": {"task_weight": 0.5}}}
+    rows = {"short": {}, "long": {"set": {"train.steps": 45}}, "kd": {"set": {"task_weight": 0.5}}}
     controls = {"short": "short", "long": "long"}
-    done = run(spec(rows, seeds=[0], axes=AXES, controls=controls), runs)
-    assert [table.title for table in done.tables] == ["student.width 2", "student.width 3"]
-    for width, table in zip((2, 3), done.tables, strict=True):
+    value = spec(rows, seeds=[0], base=recipe(**LEARNING), axes=AXES, controls=controls)
+    done = run(value, runs)
+    assert [table.title for table in done.tables] == ["student.width 6", "student.width 8"]
+    for width, table in zip((6, 8), done.tables, strict=True):
         assert [row["row"] for row in table.rows] == ["short", "long", "kd"]
         assert len({row["parameters"] for row in table.rows}) == 1
         assert f"student.width {width}" in table.text()
@@ -607,21 +610,19 @@ def test_every_row_is_run_at_every_combination_of_the_axes(runs: Path, trained: 
     assert sizes[0] < sizes[1]
     assert len(trained) == 6
     trained.clear()
-    assert run(spec(rows, seeds=[0], axes=AXES, controls=controls), runs) == done
+    assert run(value, runs) == done
     assert trained == []
 
 
 def test_each_group_chooses_for_itself(runs: Path):
     done = run(spec(CHOOSING, seeds=[0], axes=AXES), runs)
     tries = [line for line in lines_of(file_of(runs)) if line["kind"] == "try"]
-    assert [line["settings"]["student.width"] for line in tries] == [2, 2, 3, 3]
+    assert [line["settings"]["student.width"] for line in tries] == [6, 6, 8, 8]
     for table in done.tables:
         assert table.rows[0]["chosen"].startswith(f"{KEY} 0.05 of (1e-12: ")
 
 
 # What is measured beside the answers
-
-LEARNING = {"student": {"name": "resnet8", "width": 8}, "steps": 40, "batch_size": 100}
 
 
 def test_what_the_specification_asks_for_is_measured_of_every_trial(

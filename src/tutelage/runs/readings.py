@@ -233,7 +233,7 @@ def named_source(text: str) -> Source:
     value: Any = text
     if text.lstrip().startswith("{"):
         value = parse_overrides([f"data={text}"])["data"]
-    elif text.endswith(".npz"):
+    elif text.endswith(".npz") and not text.startswith("arrays:"):
         value = {"name": "arrays", "path": text}
     elif ":" in text:
         name, _, place = text.partition(":")
