@@ -697,12 +697,20 @@ def test_each_job_has_its_share_of_the_threads(runs: Path):
             assert line["parts"]["threads"] == line["record"]["hardware"]["threads"] == threads
 
 
-def test_a_trial_that_cannot_go_on_stops_the_others(runs: Path):
-    rows = {"narrow": {}, "none": {"set": {"methods": [], "task_weight": 0.0}}}
-    with pytest.raises(SettingError):
-        compare(spec(rows), runs=runs, jobs=2, shown=False)
+def test_a_trial_that_cannot_run_stops_the_comparison(runs: Path):
+    run(spec(TWO, seeds=[0]), runs)
+    line = lines_of(file_of(runs))[0]
+    taken = runs / "tiny" / line["record"]["name"]
+    shutil.rmtree(taken)
+    file_of(runs).unlink()
+    taken.write_text("something else")
+    with pytest.raises(RunError, match="never overwritten"):
+        compare(spec(TWO, seeds=[0]), runs=runs, jobs=2, shown=False)
+
+
+def test_no_job_is_no_number_of_jobs(runs: Path):
     with pytest.raises(SettingError, match="jobs must be 1 or more"):
-        compare(spec(rows), runs=runs, jobs=0, shown=False)
+        compare(spec(TWO), runs=runs, jobs=0, shown=False)
 
 
 @pytest.mark.slow
