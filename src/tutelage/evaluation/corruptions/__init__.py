@@ -14,7 +14,7 @@
 | photometric | `contrast` | channels are drawn to their mean | no |
 | photometric | `saturation` | HSV's saturation is lowered | only ever lowered |
 | photometric | `fog` | fractal clouds are added | no |
-| digital | `jpeg` | lossy compression | another encoder |
+| digital | `jpeg` | lossy compression | no |
 | digital | `pixelate` | a grid of coarser cells | severities 2 to 5; cells have exact sizes |
 | digital | `posterize` | the first bits of each byte | not in CIFAR-10-C |
 | digital | `elastic` | neighbors move together | no affine part; ways that grow |

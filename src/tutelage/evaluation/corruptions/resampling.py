@@ -52,7 +52,7 @@ def bell(sigma: float) -> Float64[Tensor, " k"]:
     """A Gaussian at whole pixels out to 4 σ, of sum 1.
 
     >>> [round(share, 6) for share in bell(0.25).tolist()]  # e^(-8) on either side of 1
-    [0.000335, 0.999329, 0.000335]
+    [0.000335, 0.99933, 0.000335]
     """
     reach = int(4 * sigma + 0.5)
     heights = torch.tensor(
