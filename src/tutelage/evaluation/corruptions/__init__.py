@@ -14,7 +14,7 @@
 | photometric | `contrast` | channels are drawn to their mean | no |
 | photometric | `saturation` | HSV's saturation is lowered | only ever lowered |
 | photometric | `fog` | fractal clouds are added | no |
-| digital | `jpeg` | lossy compression | another encoder |
+| digital | `jpeg` | lossy compression | no |
 | digital | `pixelate` | a grid of coarser cells | severities 2 to 5; cells have exact sizes |
 | digital | `posterize` | the first bits of each byte | not in CIFAR-10-C |
 | digital | `elastic` | neighbors move together | no affine part; ways that grow |
@@ -23,9 +23,10 @@
 and perturbations*, 2019 (arXiv 1903.12261). Parameters are those of CIFAR-10-C, from
 `make_cifar_c.py` in the authors' repository `hendrycks/robustness`.
 
-**Differences**, all of them:
+**Differences** beside those that the table says in full:
 
-- Results are not rounded to bytes, except where the corruption itself works on bytes.
+- Results are not rounded to bytes, except where the corruption itself works on bytes. The five
+  severities of a picture share their draws. Defocus blur does not mirror the picture outside.
 - Motion blur's severities 3 and 4 differ there only in a radius that lies beyond 3 σ, which is no
   difference; here σ of severity 4 is 2.25, in between. Radii are always 4 σ.
 - Pixelate there has a whole number of cells, 0.95, 0.9, 0.85, 0.75 and 0.65 per pixel, and a pixel
@@ -43,9 +44,10 @@ in proportion to the picture at any size.
 
 **Replay.** What is random is a hash of (seed, name, index), and every step is a single operation
 that IEEE 754 defines exactly, or works on bytes. So a picture is spoiled the same way, bit for bit,
-in any batch, order, process and number of threads. This is why torchvision serves only where it
-works on bytes (`jpeg`, `posterize`): its blurs and blends round differently in other batches, and
-its noise draws from the global generator.
+in any batch, order, process and number of threads. torchvision's transforms serve where they work
+on bytes (`jpeg`, `posterize`). Of the others, its noise draws from the global generator, its
+contrast and saturation blend with luma where CIFAR-10-C has channels and HSV, and its blur goes on
+in mirror image outside and rests on convolutions, whose order of additions nobody promises.
 """
 
 from collections.abc import Callable

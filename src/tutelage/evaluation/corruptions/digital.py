@@ -17,8 +17,12 @@ _WAVE = 1.28
 
 
 def jpeg(images: Float32[Tensor, "n c h w"], quality: int) -> Float32[Tensor, "n c h w"]:
-    """There and back through JPEG; works on bytes."""
-    return _from_bytes(functional.jpeg(_to_bytes(images), quality)).to(images.device)
+    """There and back through JPEG, with Pillow's codec; works on bytes."""
+    spoiled = [
+        functional.pil_to_tensor(functional.jpeg(functional.to_pil_image(image), quality))
+        for image in _to_bytes(images)
+    ]
+    return _from_bytes(torch.stack(spoiled)).to(images.device)
 
 
 def posterize(images: Float32[Tensor, "n c h w"], bits: int) -> Float32[Tensor, "n c h w"]:
@@ -88,7 +92,7 @@ def _touching(
 
 
 def _to_bytes(images: Float32[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
-    """On the CPU: a GPU has another codec, and divides by 255 with another rounding."""
+    """On the CPU, since a GPU divides by 255 with another rounding."""
     return (images * 255).round().to("cpu", torch.uint8)
 
 

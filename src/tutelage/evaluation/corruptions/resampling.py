@@ -1,8 +1,9 @@
 """Sums and choices of neighboring pixels that are the same, bit for bit, in every batch.
 
-A convolution adds in an order that depends on the size of the batch, the number of threads and the
-device, and so may round differently for the same picture. Here each step is one multiplication or
-one addition of whole tensors, which IEEE 754 defines exactly, in an order written down.
+A convolution promises no order of its additions: it may change with the size of the batch, the
+number of threads and the device, and on a GPU it may multiply in TF32. Here each step is one
+multiplication or one addition of whole tensors, which IEEE 754 defines exactly, in an order written
+down.
 """
 
 import math
@@ -52,7 +53,7 @@ def bell(sigma: float) -> Float64[Tensor, " k"]:
     """A Gaussian at whole pixels out to 4 σ, of sum 1.
 
     >>> [round(share, 6) for share in bell(0.25).tolist()]  # e^(-8) on either side of 1
-    [0.000335, 0.999329, 0.000335]
+    [0.000335, 0.99933, 0.000335]
     """
     reach = int(4 * sigma + 0.5)
     heights = torch.tensor(
