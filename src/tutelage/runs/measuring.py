@@ -121,6 +121,7 @@ def add_test(
     assert built.test is not None, "a choice has no test"
     student = record["students"]["student"]
     on_test = look(built.student, built.test, built, device)
+    record["data"]["test"] = len(on_test.targets)  # 0 as long as a choice depended on the run
     student["test_accuracy"] = accuracy(on_test)
     if built.teacher is not None:
         teacher_on_test = look(built.teacher, built.test, built, device)
