@@ -187,6 +187,7 @@ def _end(line: Line) -> str:
 def _without_test(record: dict[str, Any]) -> dict[str, Any]:
     """The record as it was before test was read."""
     result: dict[str, Any] = deepcopy(record) | {"readings": []}
+    result["data"]["test"] = 0
     for key in ("test_accuracy", "agreement"):
         result["students"]["student"].pop(key, None)
     if result["teacher"]:
