@@ -503,7 +503,8 @@ def test_test_is_read_once(teacher: Path, runs: Path):
         "test_accuracy",
         "agreement",
     }
-    changed = {"readings", "students", "teacher"}
+    assert after["data"] == before["data"] | {"test": len(digits().test)}
+    changed = {"readings", "students", "teacher", "data"}
     assert all(after[key] == before[key] for key in before.keys() - changed)
     content = files(runs / "x")
     with pytest.raises(RunError, match="read already"):

@@ -289,6 +289,7 @@ def test_the_chosen_try_is_not_trained_twice(runs: Path, trained: list[Any]):
     assert student_of(chosen[0])["weights"] == student_of(chosen[1])["weights"]
     (reading,) = trial["record"]["readings"]
     assert "chosen on validation" in reading["purpose"]
+    assert [line["record"]["data"]["test"] for line in chosen] == [0, 500]
 
 
 def test_a_choice_is_not_made_again(runs: Path, trained: list[Any]):

@@ -147,6 +147,7 @@ def add_test(
     teacher_on_test = None
     student = record["students"]["student"]
     on_test = look(built.student, built.test, built, device)
+    record["data"]["test"] = len(on_test.targets)  # 0 as long as a choice depended on the run
     student["test_accuracy"] = accuracy(on_test)
     student["test"] = _outputs(built.student, on_test, built, device)
     if built.teacher is not None:
