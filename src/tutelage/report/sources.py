@@ -1,0 +1,438 @@
+"""What a report is made from: finished runs, or one comparison, read from their files alone."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+from tutelage.errors import RunError
+from tutelage.records import RECORD_SCHEMA, RunFolder, read_lines
+
+__all__ = [
+    "Choice",
+    "Comparison",
+    "Line",
+    "Record",
+    "Runs",
+    "Source",
+    "finite",
+    "finite_only",
+    "read_source",
+]
+
+Record = Mapping[str, Any]
+Line = Mapping[str, Any]
+
+_TRIALS = "trials.jsonl"
+_NEEDED = (
+    *("name", "command", "began", "commit", "code", "content", "versions", "hardware", "recipe"),
+    *("seconds", "steps", "ended", "collapsed", "phases", "readings", "data", "students"),
+    "teacher",
+)
+_COSTS = ("parameters", "macs", "latency_ms")
+_SHARED = ("code", "versions", "device", "threads")
+"""What the trials of a row have in common, besides their data."""
+
+
+class Choice(NamedTuple):
+    """What a row chose on validation.
+
+    Attributes:
+        row: its name.
+        key: of the recipe, dotted.
+        tried: each value asked for, and the line of its try; None if that has not been run.
+        taken: the value; None while it is undecided.
+    """
+
+    row: str
+    key: str
+    tried: list[tuple[Any, Line | None]]
+    taken: Any
+
+
+class Runs(NamedTuple):
+    """Finished runs.
+
+    Attributes:
+        records: one per run.
+        metrics: the lines that each run has logged, none if they were thrown away.
+    """
+
+    records: list[Record]
+    metrics: list[list[Record]]
+
+
+class Comparison(NamedTuple):
+    """A comparison.
+
+    Attributes:
+        spec: the newest in the file, as JSON.
+        lines: of the trials and tries that count.
+        stale: lines that do not.
+        choices: in the order of the rows.
+        metrics: identity of a trial → the lines that its run has logged.
+    """
+
+    spec: Mapping[str, Any]
+    lines: list[Line]
+    stale: list[Line]
+    choices: list[Choice]
+    metrics: dict[str, list[Record]]
+
+    def remarks(self) -> list[str]:
+        """What is unfinished or uneven, beyond what the comparison's table says."""
+        found = []
+        for row in self.spec["rows"]:
+            seeds = {line["seed"] for line in self.lines if _is_trial(line, row)}
+            missing = [str(seed) for seed in self.spec["seeds"] if seed not in seeds]
+            if seeds and missing:
+                found.append(f"{row}: seed(s) {', '.join(missing)} not run yet.")
+        for row, key, tried, _ in self.choices:
+            missing = [str(value) for value, line in tried if line is None]
+            if missing:
+                found.append(f"{row}: {key} was not tried at {', '.join(missing)} yet.")
+        trials = [line for line in self.lines if line["kind"] == "trial"]
+        for what in ("versions", "device", "threads"):
+            if len({_text(line.get("parts", {}).get(what)) for line in trials}) > 1:
+                found.append(f"Rows were run with different {what}: run the comparison again.")
+        return found
+
+
+Source = Runs | Comparison
+
+
+def finite(value: Any) -> float | None:
+    """A number if it is one, and finite; else None.
+
+    >>> finite(3), finite(float("nan")), finite("3"), finite(None)
+    (3.0, None, None, None)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def finite_only(value: Any) -> Any:
+    """A JSON value in which null stands for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): finite_only(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_only(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_source(paths: Sequence[Path], *, runs: Path = Path("runs")) -> Source:
+    """Reads what a report is asked of.
+
+    Of a comparison's lines the newest of a kind, row, seed and settings counts. Whether a line is
+    stale is decided without torch, from the file alone: its settings must be what the newest
+    specification asks for, with what its tries have chosen (while tries are missing, what the
+    newest trial of the row has), its seed among the seeds, and the trials of a row must agree in
+    code, versions, device and threads with the newest. That the code has changed *since* is known
+    to `tutelage compare` alone.
+
+    Args:
+        paths: folders of finished runs; or one comparison: its JSON-lines file, or the folder that
+            holds it as trials.jsonl.
+        runs: where run folders lie, for the curves of a comparison whose file lies elsewhere.
+
+    Raises:
+        RunError: something is absent, unfinished, damaged, of another schema, or of several kinds;
+            or trials of one mean were run on different data.
+    """
+    files = [path / _TRIALS if (path / _TRIALS).is_file() else path for path in paths]
+    comparisons = [file for file in files if file.suffix == ".jsonl"]
+    if not comparisons:
+        return _read_runs(paths)
+    if len(files) > 1:
+        raise RunError(
+            "A report is of runs, or of one comparison, and this names a comparison and "
+            f"{len(files) - 1} more. Report on each by itself."
+        )
+    return _read_comparison(comparisons[0], runs)
+
+
+def _read_runs(paths: Sequence[Path]) -> Runs:
+    folders = [RunFolder(path) for path in paths]
+    records = [folder.read_record() for folder in folders]
+    for folder, record in zip(folders, records, strict=True):
+        _require_whole(record, str(folder.record))
+        networks = [*record["students"].values(), record["teacher"] or {}]
+        for key in _COSTS:
+            if any(finite(network.get(key, 0)) is None for network in networks):
+                raise _damaged(str(folder.record), f"its {key} is no number")
+    return Runs(records, [_read_metrics(folder) for folder in folders])
+
+
+def _read_comparison(path: Path, runs: Path) -> Comparison:
+    if not path.is_file():
+        raise RunError(f"There is no {path}. Name a comparison's JSON-lines file, or its folder.")
+    entries = read_lines(path)
+    for number, entry in enumerate(entries, start=1):
+        _require_line(entry, f"line {number} of {path}")
+    specs = [entry["spec"] for entry in entries if entry["kind"] == "spec"]
+    if not specs:
+        raise RunError(
+            f"{path} holds no specification, so that it is no comparison's file. Name one that "
+            "`tutelage compare` has written."
+        )
+    spec = specs[-1]
+    pool = _Pool([_judged(entry) for entry in entries if entry["kind"] != "spec"])
+    lines, choices = _that_count(spec, pool)
+    stale = pool.unused()
+    _require_same_data(spec, lines)
+    folders = [path.parent, runs / spec["name"]]
+    metrics = {
+        line["identity"]: found
+        for line in lines
+        if line["kind"] == "trial" and (found := _metrics_of(line["record"], folders))
+    }
+    return Comparison(spec, lines, stale, choices, metrics)
+
+
+# What counts
+
+
+@final
+class _Pool:
+    """The lines of a file, and which of them were of use."""
+
+    def __init__(self, lines: list[Line]) -> None:
+        self.lines = lines
+        self._used: set[int] = set()
+
+    def find(self, kind: str, row: str, seed: int, settings: Record) -> Line | None:
+        """The newest fitting line; of another row, which then has the same recipe, if need be."""
+        fits = [
+            line
+            for line in self.lines
+            if (line["kind"], line["seed"], line["settings"]) == (kind, seed, settings)
+        ]
+        own = [line for line in fits if line["row"] == row]
+        return (own or fits or [None])[-1]
+
+    def newest_first(self, row: str) -> Iterable[Line]:
+        """The trials of a row."""
+        return (line for line in reversed(self.lines) if _is_trial(line, row))
+
+    def use(self, line: Line, row: str) -> Line:
+        """The line, which now counts for a row."""
+        self._used.add(id(line))
+        return {**line, "row": row}
+
+    def unused(self) -> list[Line]:
+        """Lines that count for no row."""
+        return [line for line in self.lines if id(line) not in self._used]
+
+
+def _that_count(spec: Record, pool: _Pool) -> tuple[list[Line], list[Choice]]:
+    lines: list[Line] = []
+    choices: list[Choice] = []
+    for row in spec["rows"]:
+        settings, own_choices = _settings(spec, row, pool)
+        choices += own_choices
+        for choice in own_choices:
+            lines += [pool.use(line, row) for _, line in choice.tried if line is not None]
+        trials = [pool.find("trial", row, seed, settings) for seed in spec["seeds"]]
+        present = [line for line in trials if line is not None]
+        newest = max(present, key=lambda line: _place(pool.lines, line), default=None)
+        for line in present:
+            if newest is not None and _shared(line) == _shared(newest):
+                lines.append(pool.use(line, row))
+    return lines, choices
+
+
+def _place(lines: Sequence[Line], line: Line) -> int:
+    return next(number for number, other in enumerate(lines) if other is line)
+
+
+def _shared(line: Line) -> Record:
+    parts = line.get("parts", {})
+    return {key: parts.get(key) for key in _SHARED}
+
+
+def _settings(spec: Record, name: str, pool: _Pool) -> tuple[dict[str, Any], list[Choice]]:
+    """A row's settings with what was chosen, as `tutelage compare` works them out; its choices."""
+    settings: dict[str, Any] = {}
+    undecided: dict[str, list[Any]] = {}
+    tries: dict[str, list[tuple[Any, Line | None]]] = {}
+    for ancestor in _lineage(spec, name):
+        row = spec["rows"][ancestor]
+        choose = row.get("choose", {})
+        settings |= {**row.get("set", {}), **{key: values[0] for key, values in choose.items()}}
+        undecided = {
+            key: values for key, values in undecided.items() if key not in row.get("set", {})
+        }
+        tries = {}
+        for key, values in choose.items():
+            seed = spec["seeds"][0]
+            tries[key] = [
+                (value, pool.find("try", ancestor, seed, {**settings, key: value}))
+                for value in values
+            ]
+            taken = None if undecided else _best(tries[key])
+            if taken is None:
+                undecided[key] = values
+            else:
+                settings[key] = values[taken]
+    if undecided:
+        fits = (line for line in pool.newest_first(name) if _may(line, settings, undecided))
+        known = next(fits, None)
+        if known is not None:
+            settings, undecided = dict(known["settings"]), {}
+    return settings, [
+        Choice(name, key, tried, None if key in undecided else settings[key])
+        for key, tried in tries.items()
+    ]
+
+
+def _lineage(spec: Record, name: str) -> list[str]:
+    like = spec["rows"][name].get("like")
+    return [*(_lineage(spec, like) if like else []), name]
+
+
+def _best(tried: Sequence[tuple[Any, Line | None]]) -> int | None:
+    """Which value is best on validation, of equal ones the first; None if one is missing."""
+    if any(line is None for _, line in tried):
+        return None
+    scores = [_validation(line) for _, line in tried if line is not None]
+    return scores.index(max(scores)) if max(scores) >= 0 else None
+
+
+def _validation(line: Line) -> float:
+    if "failed" in line or line["record"]["collapsed"]:
+        return -1.0
+    return line["record"]["students"]["student"]["validation_accuracy"]
+
+
+def _may(line: Line, settings: Record, undecided: Mapping[str, Sequence[Any]]) -> bool:
+    """Whether a trial has a row's settings, whatever of the undecided ones it has."""
+    own = line["settings"]
+    return own.keys() == settings.keys() and all(
+        own[key] in undecided[key] if key in undecided else own[key] == value
+        for key, value in settings.items()
+    )
+
+
+def _is_trial(line: Line, row: str) -> bool:
+    return line["kind"] == "trial" and line["row"] == row
+
+
+# What is refused
+
+
+def _damaged(where: str, what: str) -> RunError:
+    return RunError(f"{where} is damaged: {what}. Remove it, and run its recipe anew.")
+
+
+def _require_whole(record: Any, where: str) -> None:
+    """Checks that a record is one, and of our schema."""
+    if not isinstance(record, Mapping):
+        raise _damaged(where, "it holds no record")
+    schema = record.get("schema")
+    if schema != RECORD_SCHEMA:
+        raise RunError(
+            f"{where} holds a record of schema {schema}, and this version reads {RECORD_SCHEMA}. "
+            "Report with the version that wrote it, or run it anew."
+        )
+    for key in _NEEDED:
+        if key not in record:
+            raise _damaged(where, f"its record says nothing of {key}")
+
+
+def _require_line(entry: Any, where: str) -> None:
+    kinds = {"spec": ("spec",), "trial": _OF_A_LINE, "try": _OF_A_LINE}
+    if not isinstance(entry, Mapping) or entry.get("kind") not in kinds:
+        raise _damaged(where, "it is no specification, trial or try")
+    for key in kinds[entry["kind"]]:
+        if key not in entry:
+            raise _damaged(where, f"it says nothing of {key}")
+    if entry["kind"] != "spec":
+        if "failed" not in entry:
+            _require_whole(entry["record"], where)
+        return
+    if entry["spec"].get("schema") != RECORD_SCHEMA:
+        raise RunError(
+            f"{where} holds a specification of schema {entry['spec'].get('schema')}, and this "
+            f"version reads {RECORD_SCHEMA}. Report with the version that wrote it."
+        )
+
+
+_OF_A_LINE = ("row", "seed", "settings", "identity", "record")
+
+
+def _judged(line: Line) -> Line:
+    """The line; failed, if a number that every line has is none."""
+    if "failed" in line:
+        return line
+    student = line["record"]["students"]["student"]
+    numbers = {key: student.get(key) for key in ("validation_accuracy", *_COSTS)}
+    numbers["seconds"] = line["record"]["seconds"]
+    if line["kind"] == "trial":
+        numbers["test_accuracy"] = student.get("test_accuracy")
+    bad = [key for key, value in numbers.items() if finite(value) is None]
+    return {**line, "failed": f"its {bad[0]} is no number"} if bad else line
+
+
+def _require_same_data(spec: Record, lines: Sequence[Line]) -> None:
+    """Checks that what enters one mean, or one paired difference, was measured on the same."""
+    works = [line for line in lines if line["kind"] == "trial" and "failed" not in line]
+    controls = () if spec["controls"] == "none" else tuple(spec["controls"].values())
+    for row in spec["rows"]:
+        own = [line for line in works if line["row"] == row]
+        held = [line for line in works if line["row"] in controls]
+        _require_same(row, own, _of_a_mean)
+        if own:
+            _require_same(row, [*own, *held], _of_a_gain)
+
+
+def _require_same(row: str, lines: Sequence[Line], fields: Any) -> None:
+    for line in lines[1:]:
+        first, other = fields(lines[0]["record"]), fields(line["record"])
+        for field in sorted(first.keys() | other.keys()):
+            if first.get(field) != other.get(field):
+                raise RunError(
+                    f"{row}: {field} is {first.get(field)} in one trial ({lines[0]['row']}, seed "
+                    f"{lines[0]['seed']}) and {other.get(field)} in another ({line['row']}, seed "
+                    f"{line['seed']}), and what was measured on different data enters no common "
+                    "mean. Run the comparison again, or remove the lines of one of them."
+                )
+
+
+def _of_a_mean(record: Record) -> Record:
+    recipe = record["recipe"]["data"]
+    fields = {f"content.{key}": value for key, value in record["content"].items()}
+    fields |= {f"data.{key}": value for key, value in record["data"].items()}
+    return fields | {f"recipe.data.{key}": recipe.get(key) for key in ("split_seed", "validation")}
+
+
+def _of_a_gain(record: Record) -> Record:
+    return {"content.test": record["content"].get("test"), "data.test": record["data"].get("test")}
+
+
+# What a run has logged
+
+
+def _read_metrics(folder: RunFolder) -> list[Record]:
+    lines = read_lines(folder.metrics)
+    return [line for line in lines if isinstance(line, Mapping) and finite(line.get("step"))]
+
+
+def _metrics_of(record: Record, places: Iterable[Path]) -> list[Record]:
+    """Of a trial whose run folder is still there, and still is that trial's."""
+    name = str(record.get("name", ""))
+    for place in places:
+        folder = RunFolder(place / name)
+        if Path(name).name != name or not (folder.recipe.is_file() and folder.finished):
+            continue
+        if _end(folder.read_record()) == _end(record):
+            return _read_metrics(folder)
+    return []
+
+
+def _end(record: Record) -> tuple[Any, Any]:
+    return record.get("began"), record["students"]["student"].get("weights")
+
+
+def _text(value: Any) -> str:
+    return repr(sorted(value.items())) if isinstance(value, Mapping) else repr(value)
