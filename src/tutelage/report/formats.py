@@ -124,7 +124,7 @@ def _no_formula(value: Any) -> Any:
 
 
 def markdown(cells: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
-    """A table and what must be read with it; whatever stands in them is shown, not obeyed."""
+    """A table and what must be read with it; links, HTML and emphasis in them are shown as text."""
     head, *rows = ["| " + " | ".join(map(_as_markdown, row)) + " |" for row in cells]
     rule = "|" + "---|" * len(cells[0])
     said = [f"- {_as_markdown(note)}" for note in notes]
@@ -132,7 +132,7 @@ def markdown(cells: Sequence[Sequence[str]], notes: Sequence[str]) -> str:
 
 
 def _as_markdown(text: str) -> str:
-    escaped = re.sub(r"([\\|<>*_`\[\]])", r"\\\1", text)
+    escaped = re.sub(r"([\\|<*\[\]])", r"\\\1", text)
     return " ".join(escaped.split())
 
 

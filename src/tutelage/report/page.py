@@ -196,7 +196,8 @@ def _of_runs(view: View) -> str:
     if teacher is not None and accuracy is not None:
         whole = mean(teacher, f"{split}_accuracy")
         if whole is not None:
-            said += f", {signed(100 * (accuracy - whole))} points against its teacher"
+            side = "below" if accuracy < whole else "above"
+            said += f", {100 * abs(accuracy - whole):.1f} points {side} its teacher"
         own, other = mean(student, "macs"), mean(teacher, "macs")
         if own and other:
             costs = ratio(other, own).rstrip("×")

@@ -157,9 +157,10 @@ def _read_runs(paths: Sequence[Path]) -> Runs:
     records = [folder.read_record() for folder in folders]
     for folder, record in zip(folders, records, strict=True):
         _require_whole(record, str(folder.record))
-        networks = [*record["students"].values(), record["teacher"] or {}]
+        networks = [*record["students"].values()]
+        networks += [record["teacher"]] if record["teacher"] else []
         for key in _COSTS:
-            if any(finite(network.get(key, 0)) is None for network in networks):
+            if any(finite(network.get(key)) is None for network in networks):
                 raise _damaged(str(folder.record), f"its {key} is no number")
     return Runs(records, [_read_metrics(folder) for folder in folders])
 
@@ -338,6 +339,9 @@ def _require_whole(record: Any, where: str) -> None:
     for key in _NEEDED:
         if key not in record:
             raise _damaged(where, f"its record says nothing of {key}")
+    students = record["students"]
+    if not isinstance(students, Mapping) or not isinstance(students.get("student"), Mapping):
+        raise _damaged(where, "its record says nothing of its student")
 
 
 def _require_line(entry: Any, where: str) -> None:
@@ -400,14 +404,15 @@ def _require_same(row: str, lines: Sequence[Line], fields: Any) -> None:
 
 
 def _of_a_mean(record: Record) -> Record:
-    recipe = record["recipe"]["data"]
+    split = record["recipe"]["data"]
     fields = {f"content.{key}": value for key, value in record["content"].items()}
-    fields |= {f"data.{key}": value for key, value in record["data"].items()}
-    return fields | {f"recipe.data.{key}": recipe.get(key) for key in ("split_seed", "validation")}
+    # A trial that began as a try may count no test pictures; content.test names them.
+    fields |= {f"data.{key}": value for key, value in record["data"].items() if key != "test"}
+    return fields | {f"recipe.data.{key}": split.get(key) for key in ("split_seed", "validation")}
 
 
 def _of_a_gain(record: Record) -> Record:
-    return {"content.test": record["content"].get("test"), "data.test": record["data"].get("test")}
+    return {"content.test": record["content"].get("test")}
 
 
 # What a run has logged
