@@ -168,11 +168,15 @@ def _of_comparison(source: Comparison, table: Table) -> str:
 
 def _gained(row: Mapping[str, Any], held: Mapping[str, str]) -> str:
     gains = [
-        f"{signed(row[f'over_{which}'][0])} over {held[which]}"
+        (signed(row[f"over_{which}"][0]), held[which])
         for which in ("short", "long")
         if row.get(f"over_{which}")
     ]
-    return f"{row['row']} ({', '.join(gains)} points)" if gains else str(row["row"])
+    if not gains:
+        return str(row["row"])
+    (first, control), *more = gains
+    said = [f"{first} points over {control}", *(f"{gain} over {name}" for gain, name in more)]
+    return f"{row['row']} ({', '.join(said)})"
 
 
 def _enumerate(texts: Sequence[str]) -> str:
