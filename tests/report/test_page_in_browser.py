@@ -58,7 +58,7 @@ def test_it_draws_all_without_a_driver(chromium: str, page: Path, tmp_path: Path
         check=True,
         timeout=300,
     )
-    plots = done.stdout.count('class="plot')
+    plots = done.stdout.count('data-figure="')
     folded = done.stdout.count('data-figure="confusion-') // 2  # two of four lie in a closed part
     assert plots > 15
     assert done.stdout.count('data-drawn="yes"') == plots - folded

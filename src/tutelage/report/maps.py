@@ -225,7 +225,7 @@ def corruption_figure(networks: Sequence[Network]) -> Figure | None:
     if not found:
         return None
     names = list(dict.fromkeys(name for known in found.values() for name in known))
-    table = [[_known_mean(known.get(name, ())) for known in found.values()] for name in names]
+    table = [[_whole_mean(known.get(name, ())) for known in found.values()] for name in names]
     shown = [[None if share is None else round(100 * share, 1) for share in row] for row in table]
     trace = {
         "type": "heatmap",
@@ -270,7 +270,7 @@ def severity_figure(networks: Sequence[Network], styles: Mapping[str, Style]) ->
         shares = [mean(network, "robustness", "clean")]
         for level in range(levels):
             at_level = [shares_of[level] for shares_of in known.values() if level < len(shares_of)]
-            shares.append(_known_mean(at_level))
+            shares.append(_whole_mean(at_level))
         deepest = max(deepest, levels)
         style = styles[network.name]
         data.append(
@@ -309,9 +309,10 @@ def severity_figure(networks: Sequence[Network], styles: Mapping[str, Style]) ->
     )
 
 
-def _known_mean(values: Sequence[float | None]) -> float | None:
+def _whole_mean(values: Sequence[float | None]) -> float | None:
+    """None if any of them is missing: the rest would be easier or harder than all."""
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 # Likeness inside

@@ -171,7 +171,9 @@ def _training(view: View) -> Section:
     )
     made = shown(*curve_figures(runs, view.styles))
     if made and len(runs) < asked:
-        made.insert(0, Text(f"Of {asked} trials {len(runs)} have kept what they logged."))
+        made.insert(
+            0, Text(f"Curves of {len(runs)} of {asked}; the other run folders are not here.")
+        )
     return section(
         "training",
         "Training",

@@ -186,7 +186,8 @@ def _read_comparison(path: Path, runs: Path) -> Comparison:
     metrics = {
         line["identity"]: found
         for line in lines
-        if line["kind"] == "trial" and (found := _metrics_of(line["record"], folders))
+        if line["kind"] == "trial" and "failed" not in line
+        if (found := _metrics_of(line["record"], folders))
     }
     return Comparison(spec, lines, stale, choices, metrics)
 
@@ -233,7 +234,8 @@ def _that_count(spec: Record, pool: _Pool) -> tuple[list[Line], list[Choice]]:
         settings, own_choices = _settings(spec, row, pool)
         choices += own_choices
         for choice in own_choices:
-            lines += [pool.use(line, row) for _, line in choice.tried if line is not None]
+            used = [pool.use(line, row) for _, line in choice.tried if line is not None]
+            lines += [line for line in used if line not in lines]
         trials = [pool.find("trial", row, seed, settings) for seed in spec["seeds"]]
         present = [line for line in trials if line is not None]
         newest = max(present, key=lambda line: _place(pool.lines, line), default=None)
@@ -344,25 +346,35 @@ def _require_whole(record: Any, where: str) -> None:
         raise _damaged(where, "its record says nothing of its student")
 
 
+_OF_A_LINE = ("row", "seed", "settings", "identity", "record")
+_OF_A_SPEC = ("name", "base", "seeds", "controls", "rows", "note")
+
+
 def _require_line(entry: Any, where: str) -> None:
-    kinds = {"spec": ("spec",), "trial": _OF_A_LINE, "try": _OF_A_LINE}
-    if not isinstance(entry, Mapping) or entry.get("kind") not in kinds:
+    kind = entry.get("kind") if isinstance(entry, Mapping) else None
+    if kind == "spec":
+        _require_spec(entry.get("spec"), where)
+        return
+    if kind not in ("trial", "try"):
         raise _damaged(where, "it is no specification, trial or try")
-    for key in kinds[entry["kind"]]:
+    for key in _OF_A_LINE:
         if key not in entry:
             raise _damaged(where, f"it says nothing of {key}")
-    if entry["kind"] != "spec":
-        if "failed" not in entry:
-            _require_whole(entry["record"], where)
-        return
-    if entry["spec"].get("schema") != RECORD_SCHEMA:
+    if "failed" not in entry:
+        _require_whole(entry["record"], where)
+
+
+def _require_spec(spec: Any, where: str) -> None:
+    if not isinstance(spec, Mapping):
+        raise _damaged(where, "it holds no specification")
+    if spec.get("schema") != RECORD_SCHEMA:
         raise RunError(
-            f"{where} holds a specification of schema {entry['spec'].get('schema')}, and this "
-            f"version reads {RECORD_SCHEMA}. Report with the version that wrote it."
+            f"{where} holds a specification of schema {spec.get('schema')}, and this version reads "
+            f"{RECORD_SCHEMA}. Report with the version that wrote it."
         )
-
-
-_OF_A_LINE = ("row", "seed", "settings", "identity", "record")
+    for key in _OF_A_SPEC:
+        if key not in spec:
+            raise _damaged(where, f"its specification says nothing of {key}")
 
 
 def _judged(line: Line) -> Line:
@@ -420,7 +432,9 @@ def _of_a_gain(record: Record) -> Record:
 
 def _read_metrics(folder: RunFolder) -> list[Record]:
     lines = read_lines(folder.metrics)
-    return [line for line in lines if isinstance(line, Mapping) and finite(line.get("step"))]
+    return [
+        line for line in lines if isinstance(line, Mapping) and finite(line.get("step")) is not None
+    ]
 
 
 def _metrics_of(record: Record, places: Iterable[Path]) -> list[Record]:
