@@ -138,10 +138,10 @@ _PHRASES = {
 
 
 def _of_comparison(source: Comparison, table: Table) -> str:
-    held = source.spec["controls"]
+    held = {} if source.spec["controls"] == "none" else source.spec["controls"]
     judged: dict[str, list[str]] = {}
-    for row in table.rows if held != "none" else ():
-        if "verdict" in row:
+    for row in table.rows:
+        if held and "verdict" in row:
             judged.setdefault(row["verdict"], []).append(_gained(row, held))
     said = [
         f"{phrase} {_enumerate(judged[word])}"
@@ -153,7 +153,7 @@ def _of_comparison(source: Comparison, table: Table) -> str:
         for word, rows in judged.items()
         if word not in _PHRASES
     ]
-    if held == "none":
+    if not held:
         sentence = "Nothing is shown: the comparison has no label-only controls"
     elif said:
         sentence = f"A gain over both label-only controls {_enumerate(said)}"

@@ -154,7 +154,7 @@ def read_source(paths: Sequence[Path], *, runs: Path = Path("runs")) -> Source:
 
 def _read_runs(paths: Sequence[Path]) -> Runs:
     folders = [RunFolder(path) for path in paths]
-    records = [folder.read_record() for folder in folders]
+    records: list[Record] = [folder.read_record() for folder in folders]
     for folder, record in zip(folders, records, strict=True):
         _require_whole(record, str(folder.record))
         networks = [*record["students"].values()]

@@ -20,7 +20,7 @@ class Style(NamedTuple):
 
 
 def styles_of(names: Sequence[str], roles: Mapping[str, str]) -> dict[str, Style]:
-    """A style for each name: teachers dark, controls grey, students in colors.
+    """A style for each name: teachers dark, controls gray, students in colors.
 
     Args:
         names: in the order of the report.
