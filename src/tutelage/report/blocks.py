@@ -56,7 +56,7 @@ class Grid(NamedTuple):
     Attributes:
         caption: what it shows.
         head: headings.
-        rows: the first cell of each is its name.
+        rows: the first cell of each is its name, of one line.
         marked: numbers of rows that count for nothing, shown as such.
     """
 
@@ -67,12 +67,13 @@ class Grid(NamedTuple):
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether a column holds numbers, so that it is set flush right."""
-        columns = [[_main(row[i]) for row in self.rows] for i in range(len(self.head))]
-        return [
-            place > 0 and all(_NUMBER.match(cell) or cell in ("", "–") for cell in column)
-            for place, column in enumerate(columns)
-        ]
+        """Whether a column holds numbers, for the most part, so that it is set flush right."""
+        found = []
+        for place in range(len(self.head)):
+            said = [cell for row in self.rows if (cell := _main(row[place])) not in ("", "–")]
+            numbers = sum(bool(_NUMBER.match(cell)) for cell in said)
+            found.append(place > 0 and 2 * numbers > len(said))
+        return found
 
 
 class Figure(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from tutelage.report.blocks import Figure, Grid
 from tutelage.report.sources import Record, finite
-from tutelage.report.styles import Style, numbered_style, plain, short
+from tutelage.report.styles import Style, log_axis, numbered_style, plain, short
 
 __all__ = ["MOST_POINTS", "Logged", "curve_figures", "terms_of", "thin"]
 
@@ -151,7 +151,7 @@ def _figure(key: str, title: str, caption: str, curves: Sequence[_Curve]) -> Fig
             "height": 320,
             "xaxis": {"title": {"text": "step"}, "rangemode": "tozero"},
             "yaxis": {"title": {"text": "%" if percent else ""}}
-            | ({"type": "log", "dtick": 1 if highest > 100 * lowest else "D2"} if log else {}),
+            | (log_axis(lowest, highest) if log else {}),
         },
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from tutelage.report.blocks import Figure, Grid, signed
 from tutelage.report.networks import Network, interval, mean, numbers
-from tutelage.report.styles import Style, marker, plain, short
+from tutelage.report.styles import Style, log_axis, marker, plain, short
 
 __all__ = ["cost_figure", "gain_figure", "pareto_front"]
 
@@ -77,7 +77,12 @@ def gain_figure(rows: Sequence[Mapping[str, Any]], controls: Mapping[str, str]) 
         data,
         {
             "height": 96 + 52 * len(judged),
-            "xaxis": {"title": {"text": "points"}, "zeroline": True, "zerolinewidth": 2},
+            "xaxis": {
+                "title": {"text": "points"},
+                "rangemode": "tozero",
+                "zeroline": True,
+                "zerolinewidth": 2,
+            },
             "yaxis": {
                 "tickvals": list(range(len(judged))),
                 "ticktext": [plain(row["row"]) for row in reversed(judged)],
@@ -191,7 +196,7 @@ def cost_figure(
         {
             "height": 360,
             "xaxis": {"title": {"text": f"{title}, {unit}"}}
-            | ({"type": "log", "dtick": "D2"} if wide else {"rangemode": "tozero"}),
+            | (log_axis(min(costs), max(costs)) if wide else {"rangemode": "tozero"}),
             "yaxis": {"title": {"text": f"{split} accuracy, %"}},
         },
     )

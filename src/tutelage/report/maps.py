@@ -94,7 +94,12 @@ def class_figure(
         data,
         {
             "height": 100 + 24 * len(order),
-            "xaxis": {"title": {"text": "points"}, "zeroline": True, "zerolinewidth": 2},
+            "xaxis": {
+                "title": {"text": "points"},
+                "rangemode": "tozero",
+                "zeroline": True,
+                "zerolinewidth": 2,
+            },
             "yaxis": {"autorange": "reversed", "type": "category", "dtick": 1},
         },
     )
@@ -128,7 +133,7 @@ def confusion_figure(student: Network, reference: Network, number: int) -> Figur
         "zmin": -limit,
         "zmax": limit,
         "colorscale": _DIVERGING,
-        "colorbar": {"thickness": 10, "outlinewidth": 0, "title": {"text": "points"}},
+        "colorbar": {"thickness": 10, "outlinewidth": 0, "ticksuffix": " pt"},
         "xgap": 1,
         "ygap": 1,
         "hovertemplate": "%{y} taken for %{x}: %{z:+.1f} points<extra></extra>",

@@ -134,8 +134,10 @@ def origin(view: View) -> Section:
         for name in records[0]["versions"]
     }
     machines = [_machine(record) for record in records]
+    # A trial that began as a try counts no test pictures, though it has read them since.
+    counted = [record for record in records if record["data"]["test"]]
     items = [
-        ("data", _each(f"{facts(record)[4][1]}" for record in records)),
+        ("data", _each(dict(facts(record))["data"] for record in counted or records)),
         ("began", f"{min(_strings(records, 'began'))} to {max(_strings(records, 'began'))}"),
         ("commit", _each(record["commit"] or "unknown" for record in records)),
         ("digest of the code", _each(_strings(records, "code"))),

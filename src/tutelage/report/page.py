@@ -87,11 +87,17 @@ def _title(source: Source) -> tuple[str, str]:
     """Name of the page, and what it is a report of."""
     if isinstance(source, Comparison):
         rows, seeds = len(source.spec["rows"]), len(source.spec["seeds"])
-        return str(source.spec["name"]), f"Comparison of {rows} row(s) with {seeds} seed(s) each"
+        return str(
+            source.spec["name"]
+        ), f"Comparison of {_of(rows, 'row')} with {_of(seeds, 'seed')} each"
     names = [str(record["name"]) for record in source.records]
     if len(names) == 1:
         return names[0], "One run"
     return " · ".join(names[:3]) + (" …" if len(names) > 3 else ""), f"{len(names)} runs"
+
+
+def _of(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _figures_of(blocks: Iterable[Any]) -> list[Figure]:

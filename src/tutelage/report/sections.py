@@ -46,6 +46,8 @@ def sections(view: View) -> list[Section]:
 
 # Results
 
+_IN_THE_NEXT_TABLE = {"parameters", "MMACs", "latency ms", "wall time s"}
+
 
 def _result(view: View) -> Section:
     notes: list[Block] = [Points(view.notes)] if view.notes else []
@@ -53,12 +55,15 @@ def _result(view: View) -> Section:
         head, *rows = run_table(view.source.records)
         return Section("result", "Result", [Grid("Runs", ["run", *head[1:]], rows), *notes])
     assert view.table is not None
-    head, *rows = view.table.cells()
+    cells = view.table.cells()
+    kept = [place for place, name in enumerate(cells[0]) if name not in _IN_THE_NEXT_TABLE]
+    head, *rows = [[row[place] for place in kept] for row in cells]
     failed = [place for place, row in enumerate(view.table.rows) if "accuracy" not in row]
-    blocks: list[Block] = [Grid("All rows, means over seeds", head, rows, failed), *notes]
+    blocks: list[Block] = [Grid("All rows, means over seeds", head, rows, failed)]
     named = view.source.spec["controls"]
     if named != "none":
         blocks += shown(gain_figure(view.table.rows, named))
+    blocks += notes
     if claims := view.source.spec.get("claims"):
         blocks.append(Text("Claims that the specification makes, written before the runs:"))
         blocks.append(Points([setting(claim) for claim in claims]))

@@ -1,10 +1,11 @@
 """How networks look in every figure of a report, and what plotly is told."""
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["Style", "marker", "numbered_style", "plain", "short", "styles_of"]
+__all__ = ["Style", "log_axis", "marker", "numbered_style", "plain", "short", "styles_of"]
 
 _COLORS = 6  # --series-1 and so on, of the page's style
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "x")
@@ -58,4 +59,21 @@ def short(number: float | None) -> float | None:
 def marker(style: Style, size: int = 10, *, filled: bool = True) -> dict[str, Any]:
     """Plotly's marker of a style; hollow unless `filled`. Its size is in pixels."""
     symbol = style.symbol if filled else f"{style.symbol}-open"
-    return {"color": style.color, "symbol": symbol, "size": size, "line": {"width": 1.5}}
+    return {
+        "color": style.color,
+        "symbol": symbol,
+        "size": size,
+        "line": {"width": 1.5, "color": style.color},
+    }
+
+
+def log_axis(low: float, high: float) -> dict[str, Any]:
+    """Of plotly's axis: logarithmic, with round numbers on it.
+
+    Args:
+        low, high: of what is drawn; both above 0.
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high < 300 * low else (1,)
+    ticks = [float(f"{step}e{decade}") for decade in decades for step in steps]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}

@@ -5,7 +5,7 @@
   const plots = [...document.querySelectorAll(".plot")];
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const fine = window.matchMedia("(pointer: fine)").matches;
-  const PAPER_WIDTH = 660; // as in page.css, for print
+  const PAPER = { alone: 660, beside: 322 }; // widths in print, as in page.css
   const MOST_CURVES = 16; // with more, further seeds are hidden at first
   let printing = false;
 
@@ -22,6 +22,8 @@
     return Object.fromEntries(Object.entries(value).map(([k, inner]) => [k, paint(inner, k, css)]));
   }
 
+  const alone = (div) => div.closest(".figures").childElementCount === 1;
+
   function dressed(div) {
     const { data, layout } = figures[div.dataset.figure];
     const css = getComputedStyle(root);
@@ -32,6 +34,7 @@
       linecolor: color("--line"),
       zerolinecolor: color("--control"),
       zeroline: false,
+      ticks: "",
       tickfont: { color: color("--soft") },
       exponentformat: "SI",
     };
@@ -46,7 +49,7 @@
       data: traces,
       layout: {
         ...own,
-        ...(printing ? { width: PAPER_WIDTH, autosize: false } : { autosize: true }),
+        ...(printing ? { width: alone(div) ? PAPER.alone : PAPER.beside, autosize: false } : { autosize: true }),
         xaxis: { ...axis, ...own.xaxis, ...titled(own.xaxis) },
         yaxis: { ...axis, ...own.yaxis, ...titled(own.yaxis) },
         font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: color("--ink") },
@@ -117,7 +120,9 @@
     };
     const { line, marker, mode } = trace;
     if (line && mode.includes("lines")) {
-      add("M-13 0H13", line.color, "none").style.strokeDasharray = DASHES[line.dash] || "";
+      const drawn = add("M-13 0H13", line.color, "none");
+      drawn.style.strokeDasharray = DASHES[line.dash] || "";
+      drawn.style.strokeWidth = String(line.width || 2);
     }
     if (marker && mode.includes("markers")) {
       const [shape, open] = marker.symbol.split("-open");
@@ -156,7 +161,7 @@
       }));
     }
     if (data.some(isFurther)) {
-      legend.append(toggle("further seeds", null, furtherToo.get(div), (now) => {
+      legend.append(toggle("further seeds", swatch({ mode: "lines", line: { color: "var(--soft)", width: 1 } }), furtherToo.get(div), (now) => {
         furtherToo.set(div, now);
         redraw();
       }));
