@@ -40,6 +40,9 @@ SECTIONS = (
 )
 
 
+BREAK = "\u200b"
+
+
 class Page(HTMLParser):
     """What a browser would make of a page, as far as tests ask."""
 
@@ -54,7 +57,9 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "wbr"):
+        if tag == "wbr":
+            self.words.append(BREAK)
+        elif tag not in ("meta", "link"):
             self.opened.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -69,7 +74,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        return " ".join(" ".join(self.words).replace(f" {BREAK} ", "").split())
 
     @property
     def figures(self) -> dict[str, Any]:

@@ -192,8 +192,8 @@ def again(view: View) -> Section:
     if isinstance(view.source, Runs):
         blocks.append(
             Text(
-                "The resolved recipe is recipe.yaml in the run's folder; "
-                "`tutelage train` on it, with another --name, does the same."
+                "The resolved recipe is recipe.yaml in the run's folder. Trained under another "
+                "name, it does the same."
             )
         )
     else:
