@@ -39,7 +39,7 @@ def report(
         typer.Option(help="The folder of run folders, for the curves of a comparison."),
     ] = Path("runs"),
 ) -> None:
-    """Put the records of runs, or of a comparison, into tables and onto a page.
+    """Put records of runs, or of a comparison, into tables and a page.
 
     Reads records and what runs have logged: no network is loaded, no picture is read, and nothing
     but FILE is written. Of a single run it also tells how the numbers came about. Of a comparison

@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from tutelage.report.comparisons import make_table
-from tutelage.report.sources import Record, Runs, Source, finite_only
+from tutelage.report.counting import Record
+from tutelage.report.sources import Runs, Source, finite_only
 from tutelage.report.tables import align, cautions, facts, listing, run_table
 
 __all__ = ["Format", "latex", "markdown", "written"]

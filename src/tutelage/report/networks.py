@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.report.sources import Comparison, Record, Runs, Source, finite
+from tutelage.report.counting import Record
+from tutelage.report.sources import Comparison, Runs, Source, finite
 from tutelage.stats import Interval, mean_and_spread, paired_interval
 
 __all__ = [

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tutelage.report.blocks import Block, Cell, Code, Facts, Grid, More, Section, Text, points
+from tutelage.report.counting import Line, Record
 from tutelage.report.networks import at
-from tutelage.report.sources import Comparison, Line, Record, Runs, finite
+from tutelage.report.sources import Comparison, Runs, finite
 from tutelage.report.tables import duration, facts
 from tutelage.report.views import View, one_each, section, setting
 

@@ -12,13 +12,14 @@ from tutelage.report.blocks import (
     points,
     signed,
 )
+from tutelage.report.counting import Choice, Line
 from tutelage.report.curves import Logged, curve_figures, terms_of
 from tutelage.report.figures import cost_figure, gain_figure
 from tutelage.report.maps import similarity_figure
 from tutelage.report.networks import Network, at, controls, mean, read_split, teacher_of
 from tutelage.report.origins import again, origin, recipe, trials
 from tutelage.report.qualities import agreement, calibration, classes, robustness
-from tutelage.report.sources import Choice, Comparison, Line, Runs, Source, finite
+from tutelage.report.sources import Comparison, Runs, Source, finite
 from tutelage.report.tables import count, duration, ratio, run_table
 from tutelage.report.views import View, of_every_seed, one_each, section, setting, shown
 

@@ -3,25 +3,20 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 from tutelage.errors import RunError
 from tutelage.records import RECORD_SCHEMA, RunFolder, read_lines
+from tutelage.report.counting import Choice, Line, Pool, Record, is_trial, that_count
 
 __all__ = [
-    "Choice",
     "Comparison",
-    "Line",
-    "Record",
     "Runs",
     "Source",
     "finite",
     "finite_only",
     "read_source",
 ]
-
-Record = Mapping[str, Any]
-Line = Mapping[str, Any]
 
 _TRIALS = "trials.jsonl"
 _NEEDED = (
@@ -30,24 +25,6 @@ _NEEDED = (
     "teacher",
 )
 _COSTS = ("parameters", "macs", "latency_ms")
-_SHARED = ("code", "versions", "device", "threads")
-"""What the trials of a row have in common, besides their data."""
-
-
-class Choice(NamedTuple):
-    """What a row chose on validation.
-
-    Attributes:
-        row: its name.
-        key: of the recipe, dotted.
-        tried: each value asked for, and the line of its try; None if that has not been run.
-        taken: the value; None while it is undecided.
-    """
-
-    row: str
-    key: str
-    tried: list[tuple[Any, Line | None]]
-    taken: Any
 
 
 class Runs(NamedTuple):
@@ -83,7 +60,7 @@ class Comparison(NamedTuple):
         """What is unfinished or uneven, beyond what the comparison's table says."""
         found = []
         for row in self.spec["rows"]:
-            seeds = {line["seed"] for line in self.lines if _is_trial(line, row)}
+            seeds = {line["seed"] for line in self.lines if is_trial(line, row)}
             missing = [str(seed) for seed in self.spec["seeds"] if seed not in seeds]
             if seeds and missing:
                 found.append(f"{row}: seed(s) {', '.join(missing)} not run yet.")
@@ -178,8 +155,8 @@ def _read_comparison(path: Path, runs: Path) -> Comparison:
             "`tutelage compare` has written."
         )
     spec = specs[-1]
-    pool = _Pool([_judged(entry) for entry in entries if entry["kind"] != "spec"])
-    lines, choices = _that_count(spec, pool)
+    pool = Pool([_judged(entry) for entry in entries if entry["kind"] != "spec"])
+    lines, choices = that_count(spec, pool)
     stale = pool.unused()
     _require_same_data(spec, lines)
     folders = [path.parent, runs / spec["name"]]
@@ -190,135 +167,6 @@ def _read_comparison(path: Path, runs: Path) -> Comparison:
         if (found := _metrics_of(line["record"], folders))
     }
     return Comparison(spec, lines, stale, choices, metrics)
-
-
-# What counts
-
-
-@final
-class _Pool:
-    """The lines of a file, and which of them were of use."""
-
-    def __init__(self, lines: list[Line]) -> None:
-        self.lines = lines
-        self._used: set[int] = set()
-
-    def find(self, kind: str, row: str, seed: int, settings: Record) -> Line | None:
-        """The newest fitting line; of another row, which then has the same recipe, if need be."""
-        fits = [
-            line
-            for line in self.lines
-            if (line["kind"], line["seed"], line["settings"]) == (kind, seed, settings)
-        ]
-        own = [line for line in fits if line["row"] == row]
-        return (own or fits or [None])[-1]
-
-    def newest_first(self, row: str) -> Iterable[Line]:
-        """The trials of a row."""
-        return (line for line in reversed(self.lines) if _is_trial(line, row))
-
-    def use(self, line: Line, row: str) -> Line:
-        """The line, which now counts for a row."""
-        self._used.add(id(line))
-        return {**line, "row": row}
-
-    def unused(self) -> list[Line]:
-        """Lines that count for no row."""
-        return [line for line in self.lines if id(line) not in self._used]
-
-
-def _that_count(spec: Record, pool: _Pool) -> tuple[list[Line], list[Choice]]:
-    lines: list[Line] = []
-    choices: list[Choice] = []
-    for row in spec["rows"]:
-        settings, own_choices = _settings(spec, row, pool)
-        choices += own_choices
-        for choice in own_choices:
-            used = [pool.use(line, row) for _, line in choice.tried if line is not None]
-            lines += [line for line in used if line not in lines]
-        trials = [pool.find("trial", row, seed, settings) for seed in spec["seeds"]]
-        present = [line for line in trials if line is not None]
-        newest = max(present, key=lambda line: _place(pool.lines, line), default=None)
-        for line in present:
-            if newest is not None and _shared(line) == _shared(newest):
-                lines.append(pool.use(line, row))
-    return lines, choices
-
-
-def _place(lines: Sequence[Line], line: Line) -> int:
-    return next(number for number, other in enumerate(lines) if other is line)
-
-
-def _shared(line: Line) -> Record:
-    parts = line.get("parts", {})
-    return {key: parts.get(key) for key in _SHARED}
-
-
-def _settings(spec: Record, name: str, pool: _Pool) -> tuple[dict[str, Any], list[Choice]]:
-    """A row's settings with what was chosen, as `tutelage compare` works them out; its choices."""
-    settings: dict[str, Any] = {}
-    undecided: dict[str, list[Any]] = {}
-    tries: dict[str, list[tuple[Any, Line | None]]] = {}
-    for ancestor in _lineage(spec, name):
-        row = spec["rows"][ancestor]
-        choose = row.get("choose", {})
-        settings |= {**row.get("set", {}), **{key: values[0] for key, values in choose.items()}}
-        undecided = {
-            key: values for key, values in undecided.items() if key not in row.get("set", {})
-        }
-        tries = {}
-        for key, values in choose.items():
-            seed = spec["seeds"][0]
-            tries[key] = [
-                (value, pool.find("try", ancestor, seed, {**settings, key: value}))
-                for value in values
-            ]
-            taken = None if undecided else _best(tries[key])
-            if taken is None:
-                undecided[key] = values
-            else:
-                settings[key] = values[taken]
-    if undecided:
-        fits = (line for line in pool.newest_first(name) if _may(line, settings, undecided))
-        known = next(fits, None)
-        if known is not None:
-            settings, undecided = dict(known["settings"]), {}
-    return settings, [
-        Choice(name, key, tried, None if key in undecided else settings[key])
-        for key, tried in tries.items()
-    ]
-
-
-def _lineage(spec: Record, name: str) -> list[str]:
-    like = spec["rows"][name].get("like")
-    return [*(_lineage(spec, like) if like else []), name]
-
-
-def _best(tried: Sequence[tuple[Any, Line | None]]) -> int | None:
-    """Which value is best on validation, of equal ones the first; None if one is missing."""
-    if any(line is None for _, line in tried):
-        return None
-    scores = [_validation(line) for _, line in tried if line is not None]
-    return scores.index(max(scores)) if max(scores) >= 0 else None
-
-
-def _validation(line: Line) -> float:
-    if "failed" in line or line["record"]["collapsed"]:
-        return -1.0
-    return line["record"]["students"]["student"]["validation_accuracy"]
-
-
-def _may(line: Line, settings: Record, undecided: Mapping[str, Sequence[Any]]) -> bool:
-    """Whether a trial has a row's settings, whatever of the undecided ones it has."""
-    own = line["settings"]
-    return own.keys() == settings.keys() and all(
-        own[key] in undecided[key] if key in undecided else own[key] == value
-        for key, value in settings.items()
-    )
-
-
-def _is_trial(line: Line, row: str) -> bool:
-    return line["kind"] == "trial" and line["row"] == row
 
 
 # What is refused

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 from tutelage.report.blocks import Block, Figure, Figures, Section, Text
 from tutelage.report.comparisons import Table
+from tutelage.report.counting import Record
 from tutelage.report.networks import Network
-from tutelage.report.sources import Record, Runs, Source
+from tutelage.report.sources import Runs, Source
 from tutelage.report.styles import Style
 
 __all__ = ["View", "of_every_seed", "one_each", "section", "setting", "shown"]
