@@ -26,7 +26,10 @@ VERBS = {
     "evaluate": ("evaluate", "Show what a run's record says, and check it against its student."),
     "check": ("check", "Build a recipe and take one step, without writing anything."),
     "compare": ("compare", "Run every setting with every seed, and put them into one table."),
-    "report": ("report", "Put the records of runs into one table."),
+    "report": (
+        "report",
+        "Put records of runs, or of a comparison, into tables and a page.",
+    ),
     "methods": ("methods", "List the transfer methods, or show the card of one."),
     "recipes": ("recipes", "List, show or copy the recipes in the package; print the schema."),
 }
