@@ -85,6 +85,7 @@ def test_a_run_leaves_all_that_it_should(run: Run):
         "record.json",
         "metrics.jsonl",
         "student.safetensors",
+        "pictures.npz",
         "checkpoints",
     }
 
@@ -108,6 +109,7 @@ def test_the_record_says_what_was_run_and_on_what(run: Run, teacher: Path):
         "validation": 100,
         "test": 500,
         "classes": 10,
+        "duplicates": {},
     }
     assert record["content"].keys() == {"train", "test", "source", "teacher"}
     for key in ("identity", "code"):
@@ -501,7 +503,9 @@ def test_test_is_read_once(teacher: Path, runs: Path):
     assert (reading["purpose"], reading["command"]) == ("to end the matter", "by hand")
     assert after["students"]["student"].keys() - before["students"]["student"].keys() == {
         "test_accuracy",
+        "test",
         "agreement",
+        "fidelity",
     }
     assert after["data"] == before["data"] | {"test": len(digits().test)}
     changed = {"readings", "students", "teacher", "data"}

@@ -705,7 +705,7 @@ def test_a_trial_that_cannot_run_stops_the_comparison(runs: Path):
     shutil.rmtree(taken)
     file_of(runs).unlink()
     taken.write_text("something else")
-    with pytest.raises(RunError, match="never overwritten"):
+    with pytest.raises(RunError, match="is no run folder"):
         compare(spec(TWO, seeds=[0]), runs=runs, jobs=2, shown=False)
 
 

@@ -148,8 +148,8 @@ def _corruption_errors(
         teacher = (line["record"].get("teacher") or {}).get("robustness")
         other = _student(control[seed]).get("robustness") if seed in control else None
         for key, reference in zip(ratios, (teacher, other), strict=True):
-            both = ours and reference
-            ratios[key].append(mean_corruption_error(ours, reference) if both else None)
+            known = ours is not None and reference is not None
+            ratios[key].append(mean_corruption_error(ours, reference) if known else None)
     means = {}
     for key, values in ratios.items():
         known = [value for value in values if value is not None]

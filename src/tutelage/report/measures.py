@@ -19,9 +19,9 @@ def measures(student: Record, teacher: Record | None = None) -> list[tuple[str, 
         ours, theirs = of(student), of(teacher or {})
         if ours:
             lines.append((name, f"{ours} (teacher {theirs})" if theirs else ours))
-    shown = [entry.get("robustness") for entry in (student, teacher or {})]
-    if all(shown) and (error := mean_corruption_error(*shown)) is not None:
-        relative = mean_corruption_error(*shown, relative=True)
+    ours, theirs = (entry.get("robustness") for entry in (student, teacher or {}))
+    if ours and theirs and (error := mean_corruption_error(ours, theirs)) is not None:
+        relative = mean_corruption_error(ours, theirs, relative=True)
         said = "" if relative is None else f", relative to its loss by corruption {relative:.2f}"
         lines.append(("corruption error", f"{error:.2f} times the teacher's{said}"))
     return lines

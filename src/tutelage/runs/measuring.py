@@ -25,9 +25,26 @@ from tutelage.models.network import Network
 from tutelage.records import RunFolder
 from tutelage.runs.pictures import save_pictures
 
-__all__ = ["add_test", "check_teacher", "cost", "enter_reading", "image_size", "look", "results"]
+__all__ = [
+    "COSTS",
+    "add_test",
+    "check_teacher",
+    "cost",
+    "enter_reading",
+    "image_size",
+    "look",
+    "results",
+]
 
 SANITY_PICTURES = 1000
+COSTS = frozenset(
+    {
+        *("parameters", "macs", "file_bytes", "peak_memory_bytes"),
+        *("latency_ms", "latency_p95_ms", "latency_batch", "latency_batched"),
+    }
+)
+"""Under which names a record holds what a network costs."""
+
 _TOGETHER, _FEW_ROUNDS = 32, 10
 
 
