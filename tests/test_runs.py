@@ -37,7 +37,7 @@ from tutelage.models.network import Network
 from tutelage.provenance import git_commit, versions
 from tutelage.recipes import Recipe, plain, read_recipe, validate
 from tutelage.records import RunFolder
-from tutelage.runs import Run, check, evaluate, measuring, read_test, train
+from tutelage.runs import Run, check, evaluate, measuring, measuring_code, read_test, train
 from tutelage.runs import run as run_module
 
 
@@ -508,6 +508,8 @@ def test_test_is_read_once(teacher: Path, runs: Path):
         "fidelity",
     }
     assert after["data"] == before["data"] | {"test": len(digits().test)}
+    by = {"code": measuring_code("test"), "commit": git_commit()}
+    assert (before.get("measured"), after["measured"]) == (None, {"test": by})
     changed = {"readings", "students", "teacher", "data"}
     assert all(after[key] == before[key] for key in before.keys() - changed)
     content = files(runs / "x")

@@ -650,6 +650,7 @@ def test_what_the_specification_asks_for_is_measured_of_every_trial(
             student["robustness"]["pictures"] == record["teacher"]["robustness"]["pictures"] == 30
         )
         assert {pair["student"] for pair in student["similarity"]} <= {"layer1", "layer2", "layer3"}
+        assert record["measured"].keys() == {"test", "robustness", "similarity"}
         assert len(record["readings"]) == 2
         assert "corruptions of 30 pictures" in record["readings"][1]["purpose"]
     assert "corrupted accuracy %" in second.text()

@@ -250,6 +250,12 @@ def _notes(
         for line in own.values()
     }
     notes += [f"{words}." for words in sorted(shared) if words]
+    notes += [
+        f"{part} was not measured by the same code in all trials: remove the lines of some, and "
+        "run the comparison again."
+        for part, code in _measuring_code(trials).items()
+        if len(code) > 1
+    ]
     if stale:
         rows = sorted({line["row"] for line in stale})
         notes.append(
@@ -257,6 +263,16 @@ def _notes(
             "another recipe, code, version or machine, or are no longer asked for."
         )
     return notes
+
+
+def _measuring_code(trials: Mapping[str, Mapping[int, Line]]) -> dict[str, set[str]]:
+    """Part of a record → the digests of the code that measured it."""
+    found: dict[str, set[str]] = {}
+    for own in trials.values():
+        for line in own.values():
+            for part, by in line["record"].get("measured", {}).items():
+                found.setdefault(part, set()).add(by["code"])
+    return found
 
 
 def _notes_on_controls(

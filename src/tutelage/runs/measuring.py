@@ -1,5 +1,6 @@
 """What is measured of a run: the teacher before the first step, the student after the last."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +23,9 @@ from tutelage.evaluation.memory import file_size, peak_memory
 from tutelage.evaluation.predictions import Predictions, predict
 from tutelage.identity import weights_of
 from tutelage.models.network import Network
+from tutelage.provenance import git_commit
 from tutelage.records import RunFolder
+from tutelage.runs.extras import measuring_code
 from tutelage.runs.pictures import save_pictures
 
 __all__ = [
@@ -30,6 +33,7 @@ __all__ = [
     "add_test",
     "check_teacher",
     "cost",
+    "enter_measured",
     "enter_reading",
     "image_size",
     "look",
@@ -174,7 +178,15 @@ def add_test(
         student["agreement"] = agreement(on_test, teacher_on_test)
         student["fidelity"] = fidelity(on_test, teacher_on_test)
     save_pictures(place, built, on_test, teacher_on_test, device)
+    enter_measured(record, ["test"])
     enter_reading(record, command, purpose)
+
+
+def enter_measured(record: dict[str, Any], parts: Iterable[str]) -> None:
+    """Says in the record by which code parts of it were measured."""
+    commit = git_commit()
+    known = {part: {"code": measuring_code(part), "commit": commit} for part in parts}
+    record["measured"] = record.get("measured", {}) | known
 
 
 def enter_reading(record: dict[str, Any], command: str, purpose: str) -> None:

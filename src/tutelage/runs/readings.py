@@ -25,7 +25,7 @@ from tutelage.recipes import parse_overrides, source_entry, validate
 from tutelage.records import RunFolder, write_json
 from tutelage.report.acceptance import Limits, accept
 from tutelage.runs.extras import NOTHING, Extras, add_extras
-from tutelage.runs.measuring import COSTS, add_test, cost, look
+from tutelage.runs.measuring import COSTS, add_test, cost, enter_measured, look
 from tutelage.runs.run import Run
 from tutelage.runs.surroundings import MEASURED, require_same_content, surroundings
 from tutelage.types import InputSpec, Pair
@@ -103,6 +103,7 @@ def evaluate(
             record = _taken_over(record, measured)
             _measure_costs(record, built, device)
             _measure_extras(record, built, extras, teacher, device)
+            enter_measured(record, extras.keys)
             write_json(place.record, record)
     if limits is None:
         return {"record": record, "again": again}
