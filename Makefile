@@ -16,7 +16,7 @@ DEMO := digits-demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all lint format tables clean
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-all  the same with the slow tests'
 	@echo 'make lint      all checks without the tests'
 	@echo 'make format    let ruff rewrite what it can'
+	@echo 'make tables    write the measured tables of the README anew, from the records'
 	@echo 'make clean     remove .venv and caches; runs/ stays'
 
 demo: $(VENV)/installed
@@ -48,6 +49,9 @@ lint: $(VENV)/installed-dev
 format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+tables: $(VENV)/installed
+	$(BIN)/python benchmarks/tables.py
 
 clean:
 	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache

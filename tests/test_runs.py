@@ -37,7 +37,7 @@ from tutelage.models.network import Network
 from tutelage.provenance import git_commit, versions
 from tutelage.recipes import Recipe, plain, read_recipe, validate
 from tutelage.records import RunFolder
-from tutelage.runs import Run, check, evaluate, measuring, read_test, train
+from tutelage.runs import Run, check, evaluate, measuring, measuring_code, read_test, train
 from tutelage.runs import run as run_module
 
 
@@ -85,6 +85,7 @@ def test_a_run_leaves_all_that_it_should(run: Run):
         "record.json",
         "metrics.jsonl",
         "student.safetensors",
+        "pictures.npz",
         "checkpoints",
     }
 
@@ -108,6 +109,7 @@ def test_the_record_says_what_was_run_and_on_what(run: Run, teacher: Path):
         "validation": 100,
         "test": 500,
         "classes": 10,
+        "duplicates": {},
     }
     assert record["content"].keys() == {"train", "test", "source", "teacher"}
     for key in ("identity", "code"):
@@ -501,9 +503,14 @@ def test_test_is_read_once(teacher: Path, runs: Path):
     assert (reading["purpose"], reading["command"]) == ("to end the matter", "by hand")
     assert after["students"]["student"].keys() - before["students"]["student"].keys() == {
         "test_accuracy",
+        "test",
         "agreement",
+        "fidelity",
     }
-    changed = {"readings", "students", "teacher"}
+    assert after["data"] == before["data"] | {"test": len(digits().test)}
+    by = {"code": measuring_code("test"), "commit": git_commit()}
+    assert (before.get("measured"), after["measured"]) == (None, {"test": by})
+    changed = {"readings", "students", "teacher", "data"}
     assert all(after[key] == before[key] for key in before.keys() - changed)
     content = files(runs / "x")
     with pytest.raises(RunError, match="read already"):

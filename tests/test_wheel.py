@@ -64,11 +64,12 @@ def test_it_holds_every_module_recipe_and_the_typing_marker(installed: Installed
     package = ROOT / "src" / "tutelage"
     wanted = {
         path.relative_to(ROOT / "src").as_posix()
-        for pattern in ("**/*.py", "recipe_files/*.yaml", "py.typed")
+        for pattern in ("**/*.py", "recipe_files/*.yaml", "report/templates/*", "py.typed")
         for path in package.glob(pattern)
     }
     assert {"tutelage/__init__.py", "tutelage/py.typed"} <= wanted
     assert any(name.endswith(".yaml") for name in wanted)
+    assert any(name.endswith("page.html") for name in wanted)
     with zipfile.ZipFile(installed.wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
         assert any(name.endswith("licenses/LICENSE") for name in archive.namelist())

@@ -223,9 +223,9 @@ def two_level_bootstrap(
     Raises:
         ValueError: the two differ in shape, or have no two dimensions.
     """
-    table = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
-    if table.ndim != 2 or np.shape(first) != np.shape(second):
+    if np.ndim(first) != 2 or np.shape(first) != np.shape(second):
         raise ValueError(f"two tables seeds × pictures, not {np.shape(first)}, {np.shape(second)}")
+    table = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     seeds, pictures = table.shape
     if seeds < MIN_SEEDS:
         return None

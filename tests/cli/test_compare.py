@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tutelage import comparison
+from tutelage.report.layout import Table
 
 SPEC = """
 schema: 1
@@ -23,11 +24,13 @@ rows:
 
 
 class Answer(NamedTuple):
+    tables: tuple[Table, ...] = (Table([{"row": "kd", "mean": 0.5}], [], []),)
+
+    def findings(self) -> list[Any]:
+        return []
+
     def markdown(self) -> str:
         return "| kd | 50.0 % |"
-
-    def table(self) -> list[dict[str, Any]]:
-        return [{"row": "kd", "mean": 0.5}]
 
     def text(self) -> str:
         return "kd  50.0 %"
@@ -50,7 +53,7 @@ def test_what_was_asked_is_handed_on_and_the_answer_printed(
         "r",
         "--records",
         "b/x.jsonl",
-        *["--restamp", "--json"] * as_json,
+        *["--restamp", "--json", "--jobs", "3"] * as_json,
     ]
     code, out, _ = call("compare", *words)
     assert code == 0
@@ -59,10 +62,15 @@ def test_what_was_asked_is_handed_on_and_the_answer_printed(
         "runs": Path("r"),
         "records": Path("b/x.jsonl"),
         "restamp": as_json,
+        "jobs": 3 if as_json else 1,
         "command": " ".join(["tutelage compare", *words]),
     }
     if as_json:
-        assert json.loads(out) == {"spec": "spec.yaml", "rows": [{"row": "kd", "mean": 0.5}]}
+        assert json.loads(out) == {
+            "spec": "spec.yaml",
+            "claims": [],
+            "tables": [{"at": "", "rows": [{"row": "kd", "mean": 0.5}]}],
+        }
     else:
         assert out == "kd  50.0 %\n"
 

@@ -153,13 +153,19 @@ def test_peoples_labels(mine: RunFolder, call: Any, tmp_path: Path):
         ("latency_ms=10000", 0, "yes"),
     ],
 )
-def test_a_verdict_has_an_exit_code(inside: Path, call: Any, limits: str, code: int, answer: str):
-    said = call("evaluate", "runs/student", "--accept", limits)
+def test_a_verdict_has_an_exit_code_and_is_entered(
+    mine: RunFolder, call: Any, limits: str, code: int, answer: str
+):
+    said = call("evaluate", mine.path, "--accept", limits)
     assert said.code == code
     assert f"accepted: {answer}" in said.out
-    found = call("evaluate", "runs/student", "--accept", limits, "--json")
+    found = call("evaluate", mine.path, "--accept", limits, "--json")
     assert found.code == code
-    assert json.loads(found.out)["accepted"]["answer"] == answer
+    told = json.loads(found.out)["accepted"]
+    first, second = mine.read_record()["accepted"]
+    assert (told, told["answer"]) == (second, answer)
+    assert first["reasons"] == second["reasons"]
+    assert f"--accept {limits}" in first["command"]
 
 
 def test_a_limit_that_is_none_is_refused_before_anything_is_measured(inside: Path, call: Any):
@@ -181,7 +187,7 @@ def test_any_model_is_measured_on_any_pictures(
     parts = {"train": source.train, "test": source.test}
     arrays = {f"{name}_images": part.images.numpy() for name, part in parts.items()}
     arrays |= {f"{name}_labels": part.labels.numpy() for name, part in parts.items()}
-    np.savez(tmp_path / "pictures.npz", **arrays)
+    np.savez(tmp_path / "pictures.npz", allow_pickle=False, **arrays)
     monkeypatch.chdir(tmp_path)
     run = inside / "runs" / "student"
     for model in (run, run / "student.safetensors"):

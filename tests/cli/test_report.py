@@ -3,6 +3,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+from made_records import line, lines, write_comparison
+
 from tutelage.records import RunFolder
 
 
@@ -40,3 +43,71 @@ def test_what_does_not_compare_is_said(inside: Path, call: Any, tmp_path: Path):
     out = call("report", "runs/student", other.path).out
     assert "different machines" in out
     assert "different test pictures" in out
+
+
+# Comparisons, pages and other forms
+
+
+def test_a_comparison_is_reported_as_it_was_compared(tmp_path: Path, call: Any):
+    path = write_comparison(tmp_path / "made.jsonl", lines())
+    code, out, err = call("report", path)
+    assert (code, err) == (0, "")
+    assert out.startswith("row")
+    assert "71.0 ± 0.9" in out
+    assert [one.name for one in tmp_path.iterdir()] == ["made.jsonl"]
+
+
+def test_a_page_is_written_beside_the_table(tmp_path: Path, call: Any):
+    path = write_comparison(tmp_path / "made.jsonl", lines())
+    page = tmp_path / "made.html"
+    code, out, err = call("report", path, "--html", page, "--format", "md")
+    assert code == 0
+    assert out.startswith("| row |")
+    assert err == f"note: The page is {page}.\n"
+    assert "is shown for kd" in page.read_text(encoding="utf-8")
+
+
+def test_a_page_of_real_runs_can_be_made(inside: Path, call: Any, tmp_path: Path):
+    page = tmp_path / "runs.html"
+    assert call("report", "runs/teacher", "runs/student", "--html", page).code == 0
+    text = page.read_text(encoding="utf-8")
+    assert "2 runs side by side" in text
+    assert '"curve-loss"' in text
+
+
+def test_notes_of_a_table_for_programs_go_elsewhere(tmp_path: Path, call: Any):
+    path = write_comparison(tmp_path / "made.jsonl", lines(), note="Read this.")
+    _, out, err = call("report", path, "--format", "csv")
+    assert "Read this." not in out
+    assert "note: Read this.\n" in err
+    said = json.loads(call("report", path, "--format", "json").out)
+    assert said["notes"][0] == "Read this."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["made.jsonl", "--format", "pdf"], "pdf"),
+        (["made.jsonl", "--html", "made.txt"], "made.txt is no name for a page"),
+        (["made.jsonl", "absent"], "of runs, or of one comparison"),
+        (["absent"], "no run folder"),
+        (["absent.jsonl"], "There is no absent.jsonl"),
+    ],
+)
+def test_what_cannot_be_reported_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Any, arguments: list[str], words: str
+):
+    monkeypatch.chdir(tmp_path)
+    write_comparison(tmp_path / "made.jsonl", lines())
+    code, out, err = call("report", *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+    assert len(err.splitlines()) == 1
+
+
+def test_mixed_data_are_refused_with_the_field(tmp_path: Path, call: Any):
+    other = {"content": {"train": "aaaa", "test": "other", "source": "cccc"}}
+    path = write_comparison(tmp_path / "made.jsonl", [*lines(), line("kd", 2, 0.7, record=other)])
+    code, out, err = call("report", path)
+    assert (code, out) == (2, "")
+    assert "content.test" in err

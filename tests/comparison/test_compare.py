@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 from tiny import distilled, recipe, train_teacher
-from tutelage.evaluation.robustness import robustness
 
 from tutelage import identity
 from tutelage.comparison import Comparison, compare
 from tutelage.comparison import outcome as outcome_module
+from tutelage.comparison import trials as trials_module
 from tutelage.data.loader import TrainLoader
 from tutelage.errors import NetworkError, RecipeError, RunError, SettingError
+from tutelage.evaluation.robustness import robustness
 from tutelage.provenance import versions
 from tutelage.records import RunFolder
 from tutelage.runs import extras as extras_module
@@ -246,7 +247,7 @@ def test_other_code_versions_or_threads_make_lines_stale(
     assert ran(value)
     now = versions()
     with monkeypatch.context() as patch:
-        patch.setattr(outcome_module, "versions", lambda: now | {"torch": "0"})
+        patch.setattr(trials_module, "versions", lambda: now | {"torch": "0"})
         trained.clear()
         run(value, runs)
         assert trained
@@ -288,6 +289,7 @@ def test_the_chosen_try_is_not_trained_twice(runs: Path, trained: list[Any]):
     assert student_of(chosen[0])["weights"] == student_of(chosen[1])["weights"]
     (reading,) = trial["record"]["readings"]
     assert "chosen on validation" in reading["purpose"]
+    assert [line["record"]["data"]["test"] for line in chosen] == [0, 500]
 
 
 def test_a_choice_is_not_made_again(runs: Path, trained: list[Any]):
@@ -591,15 +593,17 @@ def test_a_trial_that_failed_is_proven_by_failing_alike(
 # Axes
 
 
-AXES = {"student.width": [2, 3]}
+LEARNING = {"student": {"name": "resnet8", "width": 8}, "steps": 40, "batch_size": 100}
+AXES = {"student.width": [6, 8]}
 
 
 def test_every_row_is_run_at_every_combination_of_the_axes(runs: Path, trained: list[Any]):
-    rows = {"short": {}, "long": {"set": {"train.steps": 12}}, "kd": {"set": {"task_weight": 0.5}}}
+    rows = {"short": {}, "long": {"set": {"train.steps": 45}}, "kd": {"set": {"task_weight": 0.5}}}
     controls = {"short": "short", "long": "long"}
-    done = run(spec(rows, seeds=[0], axes=AXES, controls=controls), runs)
-    assert [table.title for table in done.tables] == ["student.width 2", "student.width 3"]
-    for width, table in zip((2, 3), done.tables, strict=True):
+    value = spec(rows, seeds=[0], base=recipe(**LEARNING), axes=AXES, controls=controls)
+    done = run(value, runs)
+    assert [table.title for table in done.tables] == ["student.width 6", "student.width 8"]
+    for width, table in zip((6, 8), done.tables, strict=True):
         assert [row["row"] for row in table.rows] == ["short", "long", "kd"]
         assert len({row["parameters"] for row in table.rows}) == 1
         assert f"student.width {width}" in table.text()
@@ -607,21 +611,19 @@ def test_every_row_is_run_at_every_combination_of_the_axes(runs: Path, trained: 
     assert sizes[0] < sizes[1]
     assert len(trained) == 6
     trained.clear()
-    assert run(spec(rows, seeds=[0], axes=AXES, controls=controls), runs) == done
+    assert run(value, runs) == done
     assert trained == []
 
 
 def test_each_group_chooses_for_itself(runs: Path):
     done = run(spec(CHOOSING, seeds=[0], axes=AXES), runs)
     tries = [line for line in lines_of(file_of(runs)) if line["kind"] == "try"]
-    assert [line["settings"]["student.width"] for line in tries] == [2, 2, 3, 3]
+    assert [line["settings"]["student.width"] for line in tries] == [6, 6, 8, 8]
     for table in done.tables:
         assert table.rows[0]["chosen"].startswith(f"{KEY} 0.05 of (1e-12: ")
 
 
 # What is measured beside the answers
-
-LEARNING = {"student": {"name": "resnet8", "width": 8}, "steps": 40, "batch_size": 100}
 
 
 def test_what_the_specification_asks_for_is_measured_of_every_trial(
@@ -648,6 +650,7 @@ def test_what_the_specification_asks_for_is_measured_of_every_trial(
             student["robustness"]["pictures"] == record["teacher"]["robustness"]["pictures"] == 30
         )
         assert {pair["student"] for pair in student["similarity"]} <= {"layer1", "layer2", "layer3"}
+        assert record["measured"].keys() == {"test", "robustness", "similarity"}
         assert len(record["readings"]) == 2
         assert "corruptions of 30 pictures" in record["readings"][1]["purpose"]
     assert "corrupted accuracy %" in second.text()
@@ -696,12 +699,20 @@ def test_each_job_has_its_share_of_the_threads(runs: Path):
             assert line["parts"]["threads"] == line["record"]["hardware"]["threads"] == threads
 
 
-def test_a_trial_that_cannot_go_on_stops_the_others(runs: Path):
-    rows = {"narrow": {}, "none": {"set": {"methods": [], "task_weight": 0.0}}}
-    with pytest.raises(SettingError):
-        compare(spec(rows), runs=runs, jobs=2, shown=False)
+def test_a_trial_that_cannot_run_stops_the_comparison(runs: Path):
+    run(spec(TWO, seeds=[0]), runs)
+    line = lines_of(file_of(runs))[0]
+    taken = runs / "tiny" / line["record"]["name"]
+    shutil.rmtree(taken)
+    file_of(runs).unlink()
+    taken.write_text("something else")
+    with pytest.raises(RunError, match="is no run folder"):
+        compare(spec(TWO, seeds=[0]), runs=runs, jobs=2, shown=False)
+
+
+def test_no_job_is_no_number_of_jobs(runs: Path):
     with pytest.raises(SettingError, match="jobs must be 1 or more"):
-        compare(spec(rows), runs=runs, jobs=0, shown=False)
+        compare(spec(TWO), runs=runs, jobs=0, shown=False)
 
 
 @pytest.mark.slow

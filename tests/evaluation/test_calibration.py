@@ -88,5 +88,5 @@ def test_scaling_changes_no_decision_and_does_not_raise_the_loss():
 def test_a_temperature_without_bound_stays_within_its_range():
     always_right = two_classes([0.9] * 50, [0] * 50)
     always_wrong = two_classes([0.9] * 50, [1] * 50)
-    assert fit_temperature(always_right) == pytest.approx(0.05, rel=0.05)
-    assert fit_temperature(always_wrong) == pytest.approx(20, rel=0.05)
+    assert 0.05 <= fit_temperature(always_right) < 0.1  # where the loss is already 0
+    assert fit_temperature(always_wrong) == pytest.approx(20, rel=0.01)

@@ -12,7 +12,7 @@ from tutelage.report.acceptance import EXIT_CODES, Limits, accept, parse_limits
 
 def entry(right: int, of: int = 1000) -> dict[str, Any]:
     bits = np.arange(of) < right
-    return {"correct": base64.b64encode(np.packbits(bits)).decode(), "pictures": of}
+    return {"correct": base64.b64encode(np.packbits(bits).tobytes()).decode(), "pictures": of}
 
 
 def record(student: int, teacher: int, latency: float = 5.0) -> dict[str, Any]:

@@ -160,7 +160,7 @@ def test_a_sign_flip_test_comes_with_six_seeds():
 
 def with_bits(seed: int, share: float) -> dict[str, Any]:
     bits = np.random.default_rng(seed).random(500) < share
-    text = base64.b64encode(np.packbits(bits)).decode()
+    text = base64.b64encode(np.packbits(bits).tobytes()).decode()
     return {"test": {"correct": text, "pictures": 500}, "test_accuracy": float(bits.mean())}
 
 

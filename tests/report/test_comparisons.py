@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tutelage.report.comparisons import Table, make_tables
+from tutelage.report.comparisons import make_tables
+from tutelage.report.layout import Table
 
 Line = dict[str, Any]
 CONTROLS = {"short": "short", "long": "long"}
@@ -89,7 +90,7 @@ def test_cells_are_written_for_people():
     assert cells["MMACs"] == "1.23"
     assert cells["latency ms"] == "1.50"
     assert cells["wall time s"] == "20"
-    assert cells["agreement %"] == ""
+    assert "agreement %" not in cells  # nobody measured it
 
 
 def test_gains_are_paired_by_seed():
@@ -322,3 +323,11 @@ print(made.cells()[1][:3])
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "['kd', '70.0 ± 14.1', '2']"
+
+
+def test_trials_that_other_code_measured_are_pointed_out():
+    by = [{"measured": {"test": {"code": code, "commit": None}}} for code in ("a", "a", "b")]
+    made = [trial("kd", seed, 0.7, record=one) for seed, one in enumerate(by)]
+    same, other = (make_table(spec("kd"), part).notes for part in (made[:2], made))
+    assert not any("same code" in note for note in same)
+    assert sum("test was not measured by the same code" in note for note in other) == 1

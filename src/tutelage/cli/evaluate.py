@@ -9,7 +9,7 @@ import typer
 
 from tutelage.cli import COMMAND
 from tutelage.errors import SettingError
-from tutelage.report.acceptance import EXIT_CODES, accept, parse_limits
+from tutelage.report.acceptance import EXIT_CODES, parse_limits
 from tutelage.report.measures import measures
 from tutelage.report.tables import align, listing, percent, ratio, run_table
 from tutelage.runs import Extras, evaluate_model, named_source
@@ -82,8 +82,9 @@ def evaluate(
 
     The saved student is measured again on validation, and compared with the record. Numbers on
     test come from the record: test is not read again unless --test is given, and every reading is
-    entered in the record with its time, command and purpose. Nothing else is written. With --data
-    any model is measured on the test pictures of any source.
+    entered in the record with its time, command and purpose. The answer to --accept is
+    entered, too. Nothing else is written. With --data any model is measured on the test pictures
+    of any source.
     """
     extras = Extras(corruptions, similarity, soft_labels)
     asked = parse_limits(limits) if limits is not None else None
@@ -94,17 +95,16 @@ def evaluate(
         found = {"model": model, "data": data, "measured": entry}
         print(json.dumps(found, indent=2) if as_json else listing(measures(entry)))
         return
-    found = evaluate_run(model, with_test=test, extras=extras, command=COMMAND.get())
-    decided = accept(found["record"], asked) if asked else None
+    found = evaluate_run(model, with_test=test, extras=extras, limits=asked, command=COMMAND.get())
+    decided = found.get("accepted")
     if as_json:
-        more = {"accepted": decided._asdict()} if decided else {}
-        print(json.dumps({"run": model, **found, **more}, indent=2))
+        print(json.dumps({"run": model, **found}, indent=2))
     else:
         print(text(found))
         if decided:
-            print("\n".join(["", f"accepted: {decided.answer}", *decided.reasons]))
+            print("\n".join(["", f"accepted: {decided['answer']}", *decided["reasons"]]))
     if decided:
-        raise typer.Exit(EXIT_CODES[decided.answer])
+        raise typer.Exit(EXIT_CODES[decided["answer"]])
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -27,7 +27,10 @@ VERBS = {
     "cache": ("cache", "Ask a recipe's teacher once, and store its answers."),
     "check": ("check", "Build a recipe and take one step, without writing anything."),
     "compare": ("compare", "Run every setting with every seed, and put them into one table."),
-    "report": ("report", "Put the records of runs into one table."),
+    "report": (
+        "report",
+        "Put records of runs, or of a comparison, into tables and a page.",
+    ),
     "methods": ("methods", "List the transfer methods, or show the card of one."),
     "recipes": ("recipes", "List, show or copy the recipes in the package; print the schema."),
 }

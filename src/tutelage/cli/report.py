@@ -1,28 +1,56 @@
 """`tutelage report`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tutelage.records import RunFolder
-from tutelage.report.tables import align, cautions, facts, listing, run_table
+from tutelage.report.formats import Format, written
+from tutelage.report.page import write_page
+from tutelage.report.sources import read_source
 
 app = typer.Typer(add_completion=False)
 
 
-@app.command(epilog="Example: tutelage report runs/digits-seed0 runs/digits-teacher")
+@app.command(
+    epilog="Examples:\n\n"
+    "tutelage report runs/digits-seed0 runs/digits-teacher\n\n"
+    "tutelage report runs/digits-demo --html digits-demo.html\n\n"
+    "tutelage report benchmarks/records/baselines.jsonl --format md"
+)
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of finished runs.")],
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN|COMPARISON",
+            help="Folders of finished runs; or one comparison: its JSON-lines file, or its folder.",
+        ),
+    ],
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with figures, too: one file, for offline."),
+    ] = None,
+    form: Annotated[
+        Format, typer.Option("--format", help="How the tables are printed.")
+    ] = Format.TEXT,
+    runs: Annotated[
+        Path,
+        typer.Option(help="The folder of run folders, for the curves of a comparison."),
+    ] = Path("runs"),
 ) -> None:
-    """Put the records of runs into one table.
+    """Put records of runs, or of a comparison, into tables and a page.
 
-    Reads record.json of each run and nothing else: no network is loaded, no picture is read, and
-    nothing is written. Of a single run it also tells how the numbers came about.
+    Reads records and what runs have logged: no network is loaded, no picture is read, and nothing
+    but FILE is written. Of a single run it also tells how the numbers came about. Of a comparison
+    the newest line of each trial counts; those that are no longer asked for are stale, and enter
+    no mean. Whether the code has changed since is for `tutelage compare` to say.
     """
-    records = [RunFolder(run).read_record() for run in runs]
-    parts = [align(run_table(records))]
-    if len(records) == 1:
-        parts.append(listing(facts(records[0])))
-    notes = "\n".join(f"note: {caution}" for caution in cautions(records))
-    print("\n\n".join([*parts, notes] if notes else parts))
+    source = read_source(sources, runs=runs)
+    text, notes = written(source, form)
+    if html is not None:
+        write_page(source, html)
+        notes = [*notes, f"The page is {html}."]
+    print(text)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)

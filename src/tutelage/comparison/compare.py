@@ -10,7 +10,8 @@ from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Started, Trials
 from tutelage.errors import RunError
 from tutelage.report.claims import Finding
-from tutelage.report.comparisons import Table, make_tables
+from tutelage.report.comparisons import make_tables
+from tutelage.report.layout import Table
 from tutelage.runs import Extras
 
 __all__ = ["Comparison", "compare"]

@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, final
 
 import torch
@@ -37,7 +39,7 @@ class Jobs:
         alone = count == 1
         self.threads = torch.get_num_threads() if alone else max(1, _num_cores() // count)
         self._pool = None if alone else ThreadPoolExecutor(count)
-        self._children: set[multiprocessing.process.BaseProcess] = set()
+        self._children: set[BaseProcess] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -141,6 +143,6 @@ def _child(
 
 
 def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """That this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    return allowed or 1

@@ -120,6 +120,8 @@ _ON_TEST = (
 def _without_test(record: dict[str, Any]) -> dict[str, Any]:
     """The record as it was before test was read."""
     result: dict[str, Any] = deepcopy(record) | {"readings": []}
+    result["data"]["test"] = 0
+    result.pop("measured", None)
     for network in (result["students"]["student"], result["teacher"] or {}):
         for key in _ON_TEST:
             network.pop(key, None)

@@ -18,7 +18,7 @@ from tutelage.identity import identity_parts
 from tutelage.provenance import digest, git_commit, versions
 from tutelage.recipes import Recipe, plain
 from tutelage.records import append_line, read_lines, write_atomic
-from tutelage.runs import Extras
+from tutelage.runs import Extras, measuring_code
 
 __all__ = ["Line", "Started", "Trials"]
 
@@ -178,6 +178,10 @@ class Trials:
         wanted = {key: parts["content"].get(key) for key in ("teacher", "test", "source")}
         for line in self.finished if self._extras.keys else ():
             if line["kind"] != "trial" or "failed" in line or not self._is_complete(line):
+                continue
+            measured = line["record"].get("measured", {})
+            now = {key: measuring_code(key) for key in self._extras.keys}
+            if {key: measured.get(key, {}).get("code") for key in now} != now:
                 continue
             content = line["parts"]["content"]
             if wanted["teacher"] and {key: content.get(key) for key in wanted} == wanted:

@@ -56,7 +56,10 @@ Pooling two sizes to the smaller is RepDistiller's; the authors compare maps of 
 ## Evidence
 
 Published, CIFAR-100, ResNet-56 → ResNet-20 (RepDistiller): 70.55 % against 69.06 % from labels
-alone. With this package: not yet measured.
+alone. With this package, CIFAR-10 with 2,500 labels, ResNet-56 → ResNet-8, three seeds
+(`benchmarks/baselines.yaml`): 72.4 ± 0.2 % against 67.7 ± 1.2 % from labels alone, and 69.7 ± 0.6 %
+from labels for more than its time. Of the weights 100, 1000 and 10,000 the second was best on
+validation by six points.
 """
 
 from math import inf

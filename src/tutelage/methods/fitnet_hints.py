@@ -39,9 +39,10 @@ a picture, 6 % of the student's. Nothing at inference.
 
 ## When to use it, when not
 
-For students so deep and thin that they train badly from the end alone, and for teachers of other
-classes. Not before `kd`, which gains more where both can be used (RepDistiller), and not where the
-student has far fewer channels than the teacher: it spends them on maps that it cannot have.
+For students so deep and thin that they train badly from the end alone, for teachers of other
+classes, and with few labels where the stages of both are equally wide: there it gained more than
+`kd` (Evidence). With all labels of CIFAR-100 it gained less (RepDistiller). Not where the student
+has far fewer channels than the teacher: it spends them on maps that it cannot have.
 
 ## With other methods
 
@@ -61,7 +62,10 @@ then all of them without it; here the term is one of a sum.
 ## Evidence
 
 Published, CIFAR-100, ResNet-56 → ResNet-20 (RepDistiller, its regressor): 69.21 % against 69.06 %
-from labels alone. With this package: not yet measured.
+from labels alone. With this package, CIFAR-10 with 2,500 labels, ResNet-56 → ResNet-8, three seeds
+(`benchmarks/baselines.yaml`): 79.1 ± 0.3 % against 67.7 ± 1.2 % from labels alone, and 69.7 ± 0.6 %
+from labels for more than its time. Weight 10 at learning rate 0.1; weight 100, or learning rate
+0.3, became infinite.
 """
 
 from collections.abc import Callable

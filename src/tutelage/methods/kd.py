@@ -54,7 +54,9 @@ classes too, `kl_div`'s default, would divide the loss by their number.
 ## Evidence
 
 Published, CIFAR-100, ResNet-56 → ResNet-20 (RepDistiller): 70.66 % against 69.06 % from labels
-alone. With this package: not yet measured.
+alone. With this package, CIFAR-10 with 2,500 labels, ResNet-56 → ResNet-8, three seeds
+(`benchmarks/baselines.yaml`): 74.5 ± 0.8 % against 67.7 ± 1.2 % from labels alone, and 69.7 ± 0.6 %
+from labels for more than its time. Learning rate 1.0, the largest tried, was best on validation.
 """
 
 from math import inf

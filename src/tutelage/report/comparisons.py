@@ -2,68 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
-from tutelage.report.claims import Finding, decide, over_pictures, parse_claim
-from tutelage.report.metrics import METRICS, measured
+from tutelage.report.claims import decide, over_pictures, parse_claim
+from tutelage.report.layout import AVERAGED, Table
+from tutelage.report.metrics import measured
+from tutelage.report.robustness import mean_corruption_error
 from tutelage.report.tables import duplicates_in_words
 from tutelage.stats import Interval, mean_and_spread, paired_interval, verdict
 
-__all__ = ["Table", "make_tables", "title_of"]
+__all__ = ["make_tables", "title_of"]
 
 Line = Mapping[str, Any]
 
 UNDER_TRAINED = 1.0  # points
-
-_AVERAGED = ("agreement", "ece", "corrupted")
-"""Metrics that have a column of their own beside accuracy, where they were measured."""
-
-
-class Table(NamedTuple):
-    """A comparison, ready to be shown.
-
-    Attributes:
-        rows: one mapping per row; accuracies in percent, None where there is nothing to say.
-        notes: what must be read with the rows.
-        findings: what became of the claims.
-        title: values of the axes at which it was measured; empty without axes.
-    """
-
-    rows: list[dict[str, Any]]
-    notes: list[str]
-    findings: list[Finding]
-    title: str = ""
-
-    def cells(self) -> list[list[str]]:
-        """Heading and rows, as text; columns of metrics that nobody measured are left out."""
-        shown = {
-            name: show
-            for name, show in _COLUMNS.items()
-            if name not in _OPTIONAL or any(show(row) for row in self.rows)
-        }
-        return [list(shown), *([show(row) for show in shown.values()] for row in self.rows)]
-
-    def text(self) -> str:
-        """In plain characters, columns aligned."""
-        cells = self.cells()
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in cells
-        ]
-        title = [self.title, ""] if self.title else []
-        said = [finding.sentence() for finding in self.findings]
-        return "\n".join([*title, *lines, "", *said, *self.notes])
-
-    def markdown(self) -> str:
-        """As a Markdown table, notes below."""
-        cells = self.cells()
-        head, *rows = ["| " + " | ".join(row) + " |" for row in cells]
-        rule = "|" + "---|" * len(cells[0])
-        title = [f"**{self.title}**", ""] if self.title else []
-        said = [finding.sentence() for finding in self.findings]
-        below = [f"{line}  " for line in [*said, *self.notes]]
-        return "\n".join([*title, head, rule, *rows, "", *below])
 
 
 def make_tables(
@@ -168,11 +120,12 @@ def _row(
         "latency_ms": _mean([student["latency_ms"] for student in students]),
         "seconds": _mean([line["record"]["seconds"] for line in own.values()]),
     }
-    for metric in _AVERAGED:
+    for metric in AVERAGED:
         values = [measured(line["record"], metric) for line in own.values()]
         known = [value for value in values if value is not None]
         if len(known) == len(own):
             row[metric] = _mean(known)
+    row |= _corruption_errors(own, trials[controls["short"]] if controls else {})
     if controls and name not in controls.values():
         held = [trials[controls[which]] for which in ("short", "long")]
         gains = [_gain(own, control) for control in held]
@@ -183,6 +136,25 @@ def _row(
         if all(gains):
             row["over_long_and_pictures"] = over_pictures(own, held[1])
     return row
+
+
+def _corruption_errors(
+    own: Mapping[int, Line], control: Mapping[int, Line]
+) -> dict[str, float | None]:
+    """Mean corruption errors over the teacher's and, seed by seed, the short control's."""
+    ratios: dict[str, list[float | None]] = {"mce_of_teacher": [], "mce_of_control": []}
+    for seed, line in own.items():
+        ours = _student(line).get("robustness")
+        teacher = (line["record"].get("teacher") or {}).get("robustness")
+        other = _student(control[seed]).get("robustness") if seed in control else None
+        for key, reference in zip(ratios, (teacher, other), strict=True):
+            known = ours is not None and reference is not None
+            ratios[key].append(mean_corruption_error(ours, reference) if known else None)
+    means = {}
+    for key, values in ratios.items():
+        known = [value for value in values if value is not None]
+        means[key] = _mean(known) if known and len(known) == len(values) else None
+    return means
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -278,6 +250,12 @@ def _notes(
         for line in own.values()
     }
     notes += [f"{words}." for words in sorted(shared) if words]
+    notes += [
+        f"{part} was not measured by the same code in all trials: remove the lines of some, and "
+        "run the comparison again."
+        for part, code in _measuring_code(trials).items()
+        if len(code) > 1
+    ]
     if stale:
         rows = sorted({line["row"] for line in stale})
         notes.append(
@@ -285,6 +263,16 @@ def _notes(
             "another recipe, code, version or machine, or are no longer asked for."
         )
     return notes
+
+
+def _measuring_code(trials: Mapping[str, Mapping[int, Line]]) -> dict[str, set[str]]:
+    """Part of a record → the digests of the code that measured it."""
+    found: dict[str, set[str]] = {}
+    for own in trials.values():
+        for line in own.values():
+            for part, by in line["record"].get("measured", {}).items():
+                found.setdefault(part, set()).add(by["code"])
+    return found
 
 
 def _notes_on_controls(
@@ -352,44 +340,3 @@ def _failed(own: Mapping[int, Line]) -> str | None:
         return None
     why = bad[0].get("failed") or "collapsed, no better than chance"
     return f"{len(bad)} of {len(own)} seed(s) failed: {why}"
-
-
-# How a row is shown
-
-
-def _accuracy(row: Mapping[str, Any]) -> str:
-    if "accuracy" not in row:
-        return "fails" if "failed" in row else "not run"
-    spread = row.get("spread")
-    return f"{row['accuracy']:.1f}" + (f" ± {spread:.1f}" if spread is not None else "")
-
-
-def _number(key: str, form: str, scale: float = 1) -> Any:
-    return lambda row: form.format(scale * row[key]) if row.get(key) is not None else ""
-
-
-def _interval(key: str) -> Any:
-    def show(row: Mapping[str, Any]) -> str:
-        gain = row.get(key)
-        return f"{gain[0]:+.1f} ({gain[1]:+.1f} … {gain[2]:+.1f})" if gain else ""
-
-    return show
-
-
-_COLUMNS: dict[str, Any] = {
-    "row": lambda row: row["row"],
-    "test accuracy %": _accuracy,
-    "seeds": lambda row: str(row.get("seeds", "")),
-    "over short": _interval("over_short"),
-    "over long": _interval("over_long"),
-    "gain": lambda row: row.get("verdict", ""),
-    **{
-        METRICS[name].words: _number(name, f"{{:.{METRICS[name].decimals}f}}") for name in _AVERAGED
-    },
-    "parameters": _number("parameters", "{:,}"),
-    "MMACs": _number("macs", "{:.2f}", 1e-6),
-    "latency ms": _number("latency_ms", "{:.2f}"),
-    "wall time s": _number("seconds", "{:.0f}"),
-}
-
-_OPTIONAL = {METRICS[name].words for name in _AVERAGED}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
+from tutelage.report.robustness import mean_corruption_error
 from tutelage.report.tables import percent
 
 __all__ = ["measures"]
@@ -18,6 +19,11 @@ def measures(student: Record, teacher: Record | None = None) -> list[tuple[str, 
         ours, theirs = of(student), of(teacher or {})
         if ours:
             lines.append((name, f"{ours} (teacher {theirs})" if theirs else ours))
+    ours, theirs = (entry.get("robustness") for entry in (student, teacher or {}))
+    if ours and theirs and (error := mean_corruption_error(ours, theirs)) is not None:
+        relative = mean_corruption_error(ours, theirs, relative=True)
+        said = "" if relative is None else f", relative to its loss by corruption {relative:.2f}"
+        lines.append(("corruption error", f"{error:.2f} times the teacher's{said}"))
     return lines
 
 

@@ -1,6 +1,7 @@
 """What is measured of networks on test beyond their answers to it, where it is asked for."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,26 @@ from tutelage.evaluation.robustness import robustness
 from tutelage.evaluation.similarity import similarity
 from tutelage.evaluation.soft_labels import against_people
 from tutelage.models.network import Network
+from tutelage.provenance import code_digest
 from tutelage.taps import pair_stages
 from tutelage.types import Pair
 
-__all__ = ["NOTHING", "Extras", "add_extras"]
+__all__ = ["NOTHING", "Extras", "add_extras", "measuring_code"]
 
 _SIMILARITY_PICTURES = 1000
+_CODE = {
+    "test": ("accuracy", "agreement", "calibration", "classes", "fidelity"),
+    "robustness": ("robustness",),
+    "similarity": ("similarity",),
+    "people": ("soft_labels",),
+}
+"""What a record holds of test → the modules of `evaluation` that measure it."""
+
+
+@cache
+def measuring_code(part: str) -> str:
+    """Digest of the code that measures "test", or one of the keys of `Extras`."""
+    return code_digest(f"evaluation.{name}" for name in _CODE[part])
 
 
 class Extras(NamedTuple):

@@ -1,5 +1,6 @@
 """What is measured of a run: the teacher before the first step, the student after the last."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,14 +23,18 @@ from tutelage.evaluation.memory import file_size, peak_memory
 from tutelage.evaluation.predictions import Predictions, predict, recall
 from tutelage.identity import weights_of
 from tutelage.models.network import Network
+from tutelage.provenance import git_commit
 from tutelage.records import RunFolder
+from tutelage.runs.extras import measuring_code
 from tutelage.runs.pictures import save_pictures
 from tutelage.teachers import StoredTeacher
 
 __all__ = [
+    "COSTS",
     "add_test",
     "check_teacher",
     "cost",
+    "enter_measured",
     "enter_reading",
     "image_size",
     "look",
@@ -38,6 +43,14 @@ __all__ = [
 ]
 
 SANITY_PICTURES = 1000
+COSTS = frozenset(
+    {
+        *("parameters", "macs", "file_bytes", "peak_memory_bytes"),
+        *("latency_ms", "latency_p95_ms", "latency_batch", "latency_batched"),
+    }
+)
+"""Under which names a record holds what a network costs."""
+
 _TOGETHER, _FEW_ROUNDS = 32, 10
 
 
@@ -168,6 +181,7 @@ def add_test(
     teacher_on_test = None
     student = record["students"]["student"]
     on_test = look(built.student, built.test, built, device)
+    record["data"]["test"] = len(on_test.targets)  # 0 as long as a choice depended on the run
     student["test_accuracy"] = accuracy(on_test)
     student["test"] = _outputs(built.student, on_test, built, device)
     if built.teacher is not None:
@@ -177,7 +191,15 @@ def add_test(
         student["agreement"] = agreement(on_test, teacher_on_test)
         student["fidelity"] = fidelity(on_test, teacher_on_test)
     save_pictures(place, built, on_test, teacher_on_test, device)
+    enter_measured(record, ["test"])
     enter_reading(record, command, purpose)
+
+
+def enter_measured(record: dict[str, Any], parts: Iterable[str]) -> None:
+    """Says in the record by which code parts of it were measured."""
+    commit = git_commit()
+    known = {part: {"code": measuring_code(part), "commit": commit} for part in parts}
+    record["measured"] = record.get("measured", {}) | known
 
 
 def enter_reading(record: dict[str, Any], command: str, purpose: str) -> None:

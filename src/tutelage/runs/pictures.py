@@ -47,7 +47,7 @@ def save_pictures(
     if teacher_on_test is not None:
         arrays |= _apart(test, on_test, teacher_on_test)
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    np.savez_compressed(content, allow_pickle=False, **arrays)
     write_atomic(place.pictures, content.getvalue())
 
 

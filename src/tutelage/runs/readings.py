@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,8 +23,9 @@ from tutelage.models.network import Network
 from tutelage.models.saved import Description, load, read_network
 from tutelage.recipes import parse_overrides, source_entry, validate
 from tutelage.records import RunFolder, write_json
+from tutelage.report.acceptance import Limits, accept
 from tutelage.runs.extras import NOTHING, Extras, add_extras
-from tutelage.runs.measuring import add_test, cost, look
+from tutelage.runs.measuring import COSTS, add_test, cost, enter_measured, look, teacher_cost
 from tutelage.runs.run import Run
 from tutelage.runs.surroundings import MEASURED, require_same_content, surroundings
 from tutelage.teachers import StoredTeacher
@@ -59,6 +61,7 @@ def evaluate(
     with_test: bool = False,
     extras: Extras = NOTHING,
     teacher: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
     command: str = "tutelage.evaluate",
 ) -> dict[str, Any]:
     """Measures the saved student of a finished run again, for comparison with its record.
@@ -67,14 +70,16 @@ def evaluate(
         with_test: whether to read test too, which is then entered in the record.
         extras: what to measure on test beside the answers, and to enter in the record.
         teacher: of another run's record, if it was measured there with the same extras already.
+        limits: asks whether the student keeps them; the answer is entered in the record.
         command: how this was called, for that entry.
 
     Returns:
         "record", as it stands now; "again": what was measured, under the record's names:
-        "validation_accuracy", with test "test_accuracy" and, if there is a teacher, "agreement".
+        "validation_accuracy", with test "test_accuracy" and, if there is a teacher, "agreement";
+        with limits "accepted", as it was entered.
 
     Raises:
-        RunError: the folder holds no finished run.
+        RunError: the folder holds no finished run, or its record does not say what limits ask for.
         SettingError: extras were asked for without test.
         DataError: pictures or teacher are no longer those of the run, or a file does not fit them.
         TutelageError: what the recipe names is no longer there.
@@ -98,9 +103,27 @@ def evaluate(
             add_test(measured, place, built, device, command, _purpose(extras))
             again |= _test_of(measured)
             record = _taken_over(record, measured)
+            _measure_costs(record, built, device)
             _measure_extras(record, built, extras, teacher, device)
+            enter_measured(record, extras.keys)
             write_json(place.record, record)
-    return {"record": record, "again": again}
+    if limits is None:
+        return {"record": record, "again": again}
+    answer = _held_against(limits, record, command)
+    write_json(place.record, record)
+    return {"record": record, "again": again, "accepted": answer}
+
+
+def _held_against(limits: Limits, record: dict[str, Any], command: str) -> dict[str, Any]:
+    """The answer, which the record then holds after those to earlier questions."""
+    answer = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "limits": {key: limit for key, limit in limits._asdict().items() if limit is not None},
+        **accept(record, limits)._asdict(),
+    }
+    record.setdefault("accepted", []).append(answer)
+    return answer
 
 
 def _require_maps(built: Built, extras: Extras) -> None:
@@ -126,6 +149,14 @@ def _taken_over(record: dict[str, Any], measured: dict[str, Any]) -> dict[str, A
     if record["readings"] and _test_of(record) != _test_of(measured):
         return record | {"readings": measured["readings"]}
     return measured
+
+
+def _measure_costs(record: dict[str, Any], built: Built, device: torch.device) -> None:
+    """Adds costs that records did not hold when the run was made."""
+    student, teacher = record["students"]["student"], record["teacher"]
+    for entry, network in ((student, built.student), (teacher, built.teacher)):
+        if network is not None and not COSTS <= entry.keys():
+            entry |= teacher_cost(network, device) | entry
 
 
 def _measure_extras(
@@ -243,7 +274,7 @@ def named_source(text: str) -> Source:
     value: Any = text
     if text.lstrip().startswith("{"):
         value = parse_overrides([f"data={text}"])["data"]
-    elif text.endswith(".npz"):
+    elif text.endswith(".npz") and not text.startswith("arrays:"):
         value = {"name": "arrays", "path": text}
     elif ":" in text:
         name, _, place = text.partition(":")

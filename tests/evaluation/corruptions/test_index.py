@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -210,14 +210,13 @@ print(here["digest"](torch.arange(16, -1, -1)))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-@every_corruption
-@every_size
-def test_the_same_bits_on_an_accelerator(name: str, size: tuple[int, int, int]):
-    some = some_pictures(*size)
-    for severity in SEVERITIES:
+def test_the_same_bits_on_an_accelerator():
+    for size, name, severity in product(SIZES, CORRUPTIONS, SEVERITIES):
+        some = some_pictures(*size)
         spoiled = corrupt(some["images"].cuda(), name, severity, index=some["index"])
         assert spoiled.is_cuda
-        assert torch.equal(spoiled.cpu(), corrupt(**some, name=name, severity=severity))
+        expected = corrupt(**some, name=name, severity=severity)
+        assert torch.equal(spoiled.cpu(), expected), (size, name, severity)
 
 
 @every_corruption

@@ -17,8 +17,12 @@ _WAVE = 1.28
 
 
 def jpeg(images: Float32[Tensor, "n c h w"], quality: int) -> Float32[Tensor, "n c h w"]:
-    """There and back through JPEG; works on bytes."""
-    return _from_bytes(functional.jpeg(_to_bytes(images), quality)).to(images.device)
+    """There and back through JPEG, with Pillow's codec; works on bytes."""
+    spoiled = [
+        functional.pil_to_tensor(functional.jpeg(functional.to_pil_image(image), quality))
+        for image in _to_bytes(images)
+    ]
+    return _from_bytes(torch.stack(spoiled)).to(images.device)
 
 
 def posterize(images: Float32[Tensor, "n c h w"], bits: int) -> Float32[Tensor, "n c h w"]:
@@ -30,11 +34,14 @@ def pixelate(images: Float32[Tensor, "n c h w"], density: float) -> Float32[Tens
     """Covers the picture with square cells, from the upper left, and fills each with its mean.
 
     Args:
-        density: cells per pixel (at 32×32) and direction; sides need not be whole pixels.
+        density: cells per pixel (at 32×32) and direction, at most 1. Cells may cut pixels, which
+            are then mixed from both.
     """
     side = in_pixels(1 / density, images)
     for dim in (2, 3):
-        images = mix_lines(images, dim, *_cells(images.shape[dim], side))
+        size = images.shape[dim]
+        cells = mix_lines(images, dim, *_touching(size, side, 1.0))
+        images = mix_lines(cells, dim, *_touching(size, 1.0, side))
     return images
 
 
@@ -64,18 +71,28 @@ def elastic(
     return above * (1 - down) + below * down
 
 
-def _cells(size: int, side: float) -> tuple[Int64[Tensor, "k {size}"], Float64[Tensor, "k {size}"]]:
-    """The lines in the cell that each line's middle lies in, and how much of the cell each is."""
-    line = torch.arange(size, dtype=torch.float64)
-    start = ((line + 0.5) / side).floor() * side
-    stop = (start + side).clamp(max=size)
-    places = start.floor() + torch.arange(math.ceil(side) + 1)[:, None]
-    covered = torch.minimum(stop, places + 1) - torch.maximum(start, places)
-    return places.long().clamp(max=size - 1), covered.clamp(min=0) / (stop - start)
+def _touching(
+    size: int, own: float, other: float
+) -> tuple[Int64[Tensor, "k m"], Float64[Tensor, "k m"]]:
+    """Two rulers lie side by side: the parts of one that each part of the first touches.
+
+    Args:
+        size: length of both, in pixels; last parts may be cut off.
+        own, other: length of their parts.
+
+    Returns:
+        Numbers of the parts, and how much of the own part each of them covers.
+    """
+    own_parts, other_parts = (math.ceil(size / part - 1e-9) for part in (own, other))
+    start = torch.arange(own_parts, dtype=torch.float64) * own
+    stop = (start + own).clamp(max=size)
+    places = (start / other).floor() + torch.arange(math.ceil(own / other) + 1)[:, None]
+    covered = torch.minimum(stop, (places + 1) * other) - torch.maximum(start, places * other)
+    return places.long().clamp(max=other_parts - 1), covered.clamp(min=0) / (stop - start)
 
 
 def _to_bytes(images: Float32[Tensor, "n c h w"]) -> UInt8[Tensor, "n c h w"]:
-    """On the CPU: a GPU has another codec, and divides by 255 with another rounding."""
+    """On the CPU, since a GPU divides by 255 with another rounding."""
     return (images * 255).round().to("cpu", torch.uint8)
 
 

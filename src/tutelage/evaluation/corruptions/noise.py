@@ -1,8 +1,8 @@
 """Noise: each value of each channel is drawn by itself.
 
 A picture's draws do not depend on the severity, so its five noises differ in strength alone.
-Normal and Poisson numbers are looked up in tables of their quantiles, because a logarithm's last
-bit depends on the place in the batch.
+Normal and Poisson numbers are looked up in tables of their quantiles: a logarithm's last bit may
+depend on the processor and on the place in the batch.
 """
 
 from functools import lru_cache

@@ -1,8 +1,9 @@
 """Sums and choices of neighboring pixels that are the same, bit for bit, in every batch.
 
-A convolution adds in an order that depends on the size of the batch, the number of threads and the
-device, and so may round differently for the same picture. Here each step is one multiplication or
-one addition of whole tensors, which IEEE 754 defines exactly, in an order written down.
+A convolution promises no order of its additions: it may change with the size of the batch, the
+number of threads and the device, and on a GPU it may multiply in TF32. Here each step is one
+multiplication or one addition of whole tensors, which IEEE 754 defines exactly, in an order written
+down.
 """
 
 import math
@@ -34,16 +35,15 @@ def mix_lines(
     dim: int,
     places: Int64[Tensor, "k m"],
     weights: Float64[Tensor, "k m"],
-) -> Float32[Tensor, "n c h w"]:
-    """Line i becomes the sum over k of weights[k, i] · line places[k, i].
+) -> Float32[Tensor, "n c h2 w2"]:
+    """Line i of m becomes the sum over k of weights[k, i] · line places[k, i].
 
     Args:
         dim: 2, where lines are rows, or 3, where they are columns.
-        places: as many columns as there are lines.
     """
-    shape = [1, 1, 1, 1]
-    shape[dim] = -1
-    total = torch.zeros_like(images)
+    shape, size = [1, 1, 1, 1], list(images.shape)
+    shape[dim] = size[dim] = places.shape[1]
+    total = images.new_zeros(size)
     for lines, shares in zip(places.to(images.device), weights.to(images), strict=True):
         total += images.index_select(dim, lines) * shares.view(shape)
     return total
@@ -53,7 +53,7 @@ def bell(sigma: float) -> Float64[Tensor, " k"]:
     """A Gaussian at whole pixels out to 4 σ, of sum 1.
 
     >>> [round(share, 6) for share in bell(0.25).tolist()]  # e^(-8) on either side of 1
-    [0.000335, 0.999329, 0.000335]
+    [0.000335, 0.99933, 0.000335]
     """
     reach = int(4 * sigma + 0.5)
     heights = torch.tensor(
