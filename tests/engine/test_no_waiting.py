@@ -36,7 +36,7 @@ ASKING = {"item", "tolist", "cpu", "numpy", "nonzero"}
 CONVERTING = {"float", "int", "bool"}
 
 IN_EACH_STEP: dict[str, set[str]] = {
-    "engine/loop.py": {"_Session.train_step", "_micro_batches"},
+    "engine/loop.py": {"Session.train_step", "_micro_batches"},
     "engine/phases.py": {"move"},
     "engine/log.py": {"Log.add"},
     "distiller/distiller.py": {
@@ -299,7 +299,7 @@ def distiller(name: str) -> Distiller:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_asks_no_tensor(name: str, accumulate: int, tmp_path: Path):
     data = loader(pictures(60, labelled=20))
-    session = loop._Session(
+    session = loop.Session(
         distiller(name),
         data,
         settings(accumulate=accumulate),

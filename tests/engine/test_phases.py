@@ -247,7 +247,7 @@ def test_the_optimizer_keeps_the_state_of_what_stays(
     optimizer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     states: dict[str, dict[str, Tensor]] = {}
-    ending = loop._Session.end_phase
+    ending = loop.Session.end_phase
 
     def watched(session: Any, held_out: EvalLoader, batch: Batch) -> None:
         if not session._at.phases:
@@ -270,7 +270,7 @@ def test_the_optimizer_keeps_the_state_of_what_stays(
         else:
             ending(session, held_out, batch)
 
-    monkeypatch.setattr(loop._Session, "end_phase", watched)
+    monkeypatch.setattr(loop.Session, "end_phase", watched)
     distiller = pupil(drop_left)
     train_tiny(tmp_path / "run", distiller, phases=2, log_every=2, optimizer=optimizer)
     assert states

@@ -32,7 +32,7 @@ from tutelage.records import RunFolder
 from tutelage.teachers import StoredTeacher
 from tutelage.types import Batch
 
-__all__ = ["Trained", "fit", "resolve_device"]
+__all__ = ["Session", "Trained", "fit", "resolve_device"]
 
 
 class Trained(NamedTuple):
@@ -109,7 +109,7 @@ def fit(
     display = Display(title, settings.steps, shown=shown)
     require_one_process()
     with memory_in_words(device, settings), stopping() as stop, undisturbed(device), display:
-        session = _Session(distiller, data, settings, folder, device)
+        session = Session(distiller, data, settings, folder, device)
         try:
             session.begin(seed)
             while session.ended is None:
@@ -136,8 +136,22 @@ def fit(
 
 
 @final
-class _Session:
-    """What lives as long as `fit`: the objects of the run, and where it stands."""
+class Session:
+    """What lives as long as `fit`: the objects of the run, and where it stands.
+
+    Its `train_step` is the step that benchmarks time: a session is made, `begin` is called once,
+    `train_step` for every batch (on the device, in the settings' memory format), and `write_log`
+    once per interval, as `fit` does.
+
+    Args:
+        distiller: is moved to the settings' memory format, and trained.
+        data: says how many samples of a batch are labelled.
+        settings, folder: as in `fit`.
+        device: on which the distiller is; as `resolve_device` says.
+
+    Attributes:
+        ended: why the run is over, as in `Trained`; None as long as it is not.
+    """
 
     def __init__(
         self,
