@@ -642,7 +642,12 @@ def test_only_lines_that_differ_in_code_alone_are_stamped(
 
 
 def age(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Makes lines those of an earlier version: other code, and recipes as `change` leaves them."""
+    """Makes lines those of an earlier version: other code, and recipes as `change` leaves them.
+
+    The run folders are thrown away; they are named after what would be run now.
+    """
+    for folder in filter(Path.is_dir, list(path.parent.iterdir())):
+        shutil.rmtree(folder)
     lines = [json.loads(text) for text in path.read_text().splitlines()]
     for line in lines:
         if line["kind"] != "spec":

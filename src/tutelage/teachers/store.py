@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from safetensors import SafetensorError
@@ -180,7 +181,7 @@ class Store:
             name: torch.empty(len(places), *layout[name][1], dtype=layout[name][0])
             for name in names
         }
-        for number in shard.unique().tolist():
+        for number in np.unique(shard.numpy()).tolist():
             loaded = self._load(shard_name(part, *divmod(number, kind.shards_per_view)))
             mine = (shard == number).nonzero()[:, 0]
             for name, values in result.items():
