@@ -13,12 +13,15 @@ __all__ = ["cost_figure", "gain_figure", "pareto_front"]
 # Gains
 
 
-def gain_figure(rows: Sequence[Mapping[str, Any]], controls: Mapping[str, str]) -> Figure | None:
+def gain_figure(
+    rows: Sequence[Mapping[str, Any]], controls: Mapping[str, str], slug: str
+) -> Figure | None:
     """Gains over both controls with their intervals.
 
     Args:
         rows: of the comparison's table; gains in points.
         controls: names of the short and the long one.
+        slug: makes its name in the page its own.
     """
     judged = [row for row in rows if row.get("over_short") or row.get("over_long")]
     if not judged:
@@ -68,7 +71,7 @@ def gain_figure(rows: Sequence[Mapping[str, Any]], controls: Mapping[str, str]) 
         )
     head = ["row", f"over {controls['short']}", f"over {controls['long']}", "verdict"]
     return Figure(
-        "gains",
+        f"gains{slug}",
         "Gain over the label-only controls",
         "Points of test accuracy; bars are 95 % intervals of the mean paired difference over "
         "seeds. A gain is shown where both lie to the right of zero.",
