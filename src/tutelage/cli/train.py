@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli import COMMAND
+from tutelage.report.page import write_page
+from tutelage.report.sources import read_source
 from tutelage.report.tables import align, cautions, duration, ratio, run_table
 from tutelage.runs import train as train_recipe
 
@@ -49,7 +51,8 @@ def train(
     """Run a recipe: train, measure, and leave a run folder.
 
     The folder RUNS/NAME holds the resolved recipe, the trained student, its record (what was run,
-    on what, with what result), one line of metrics per interval, and the last two checkpoints.
+    on what, with what result), a page with figures (report.html), one line of metrics per interval,
+    and the last two checkpoints.
     It is written only once everything fits together, and a folder that exists is never
     overwritten. Test is read once, at the end.
 
@@ -63,6 +66,7 @@ def train(
         resume=resume,
         command=COMMAND.get(),
     )
+    write_page(read_source([done.folder]), done.folder / "report.html")
     print(summary(done.folder, done.record))
 
 
@@ -77,5 +81,5 @@ def summary(folder: Path, record: dict[str, Any]) -> str:
             f"{ratio(teacher['parameters'], student['parameters'])} the parameters of the student."
         )
     lines += [f"note: {caution}" for caution in cautions([record])]
-    lines.append(f"All of it is in {folder}. Next: tutelage report {folder}")
+    lines.append(f"All of it is in {folder}; open {folder / 'report.html'} in a browser.")
     return "\n".join(lines)

@@ -22,9 +22,13 @@ class Comparison(NamedTuple):
 
     Attributes:
         tables: one for each combination of the axes' values.
+        folder: of the run folders.
+        records: the file with one line per finished trial.
     """
 
     tables: list[Table]
+    folder: Path
+    records: Path
 
     def table(self) -> list[dict[str, Any]]:
         """One mapping per row."""
@@ -100,7 +104,7 @@ def compare(
             lines = _run(known, trials)
     identities = {line["identity"] for line in lines}
     stale = [line for line in trials.finished if line["identity"] not in identities]
-    return Comparison(make_tables(described, lines, stale))
+    return Comparison(make_tables(described, lines, stale), folder, path)
 
 
 def _restamp(spec: Spec, trials: Trials) -> None:
