@@ -6,7 +6,7 @@ from typing import Any
 
 from tutelage.report.claims import decide, over_pictures, parse_claim
 from tutelage.report.layout import AVERAGED, Table
-from tutelage.report.metrics import measured
+from tutelage.report.metrics import measured, measured_of
 from tutelage.report.robustness import mean_corruption_error
 from tutelage.report.tables import duplicates_in_words
 from tutelage.stats import Interval, mean_and_spread, paired_interval, verdict
@@ -222,6 +222,7 @@ def _teacher(lines: Sequence[Line]) -> dict[str, Any] | None:
                 "row": "teacher",
                 "accuracy": 100 * teacher["test_accuracy"],
                 **{key: teacher[key] for key in ("parameters", "macs", "latency_ms")},
+                **{metric: measured_of(teacher, metric) for metric in AVERAGED},
             }
     return None
 
