@@ -51,9 +51,10 @@ def report(
     """Put records of runs, or of a comparison, into tables and a page.
 
     Reads records and what runs have logged: no network is loaded, no picture is read unless
-    --pictures is given, and nothing but FILE is written. Of a single run it also tells how the numbers came about. Of a comparison
-    the newest line of each trial counts; those that are no longer asked for are stale, and enter
-    no mean. Whether the code has changed since is for `tutelage compare` to say.
+    --pictures is given, and nothing but FILE is written. Of a single run it also tells how the
+    numbers came about. Of a comparison the newest line of each trial counts; those that are no
+    longer asked for are stale, and enter no mean. Whether the code has changed since is for
+    `tutelage compare` to say.
     """
     if pictures and html is None:
         raise SettingError("--pictures goes with a page. Add --html FILE.")

@@ -167,7 +167,7 @@ def verdict_sentence(view: View) -> str:
     Of a comparison: what became of its claims, if it makes any; then the gains over controls.
     """
     if isinstance(view.source, Runs):
-        return _of_runs(view)
+        return _of_runs(view, view.source)
     return _of_comparison(view.source, view.tables)
 
 
@@ -260,9 +260,11 @@ def _of_gains(tables: Sequence[Table], held: Mapping[str, str]) -> str:
 
 
 def _where(rows: Mapping[str, Sequence[str]], tables: Sequence[Table]) -> list[str]:
-    """Rows, with the parts of which it is said unless it is of all."""
+    """Rows, and at which of several parts it is said of them."""
+    if len(tables) == 1:
+        return list(rows)
     return [
-        name if len(titles) == len(tables) else f"{name} (at {_enumerate(titles)})"
+        f"{name} everywhere" if len(titles) == len(tables) else f"{name} at {_enumerate(titles)}"
         for name, titles in rows.items()
     ]
 
@@ -286,7 +288,7 @@ def _enumerate(texts: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _of_runs(view: View) -> str:
+def _of_runs(view: View, source: Runs) -> str:
     students = [one for one in view.networks if one.role != "teacher"]
     if len(students) != 1:
         return (
@@ -309,7 +311,7 @@ def _of_runs(view: View) -> str:
             said += f", at 1/{costs} of its MACs" if other > own else ", at no fewer MACs"
         if not controls(view.networks):
             said += "; what the method adds is not shown, for no control ran beside it"
-    (record,) = view.source.records
+    (record,) = source.records
     if answers := record.get("accepted"):
         limits = ", ".join(f"{key} {value}" for key, value in answers[-1]["limits"].items())
         said += f"; does it keep {limits}? {answers[-1]['answer']}"

@@ -38,12 +38,13 @@ class Apart(NamedTuple):
 
     Attributes:
         images: uint8, n h w c.
-        index, targets: n; a target below 0 is not known.
+        places, targets: n; numbers of the pictures in their source, and of their classes, which
+            are below 0 if they are not known.
         student, teacher: probabilities, n k.
     """
 
     images: Pixels
-    index: NDArray[np.integer]
+    places: NDArray[np.integer]
     targets: NDArray[np.integer]
     student: NDArray[np.floating]
     teacher: NDArray[np.floating]
@@ -54,13 +55,14 @@ class Looks(NamedTuple):
 
     Attributes:
         images: uint8, n h w c.
-        index, targets: n; a target below 0 is not known.
+        places, targets: n; numbers of the pictures in their source, and of their classes, which
+            are below 0 if they are not known.
         student, teacher: stage → its map of each picture in [0, 1], n h w; of no teacher none.
         apart: None without a teacher.
     """
 
     images: Pixels
-    index: NDArray[np.integer]
+    places: NDArray[np.integer]
     targets: NDArray[np.integer]
     student: Maps
     teacher: Maps
@@ -95,7 +97,7 @@ def _looks(kept: Mapping[str, NDArray[Any]]) -> Looks:
     count = len(images)
     return Looks(
         images,
-        _array(kept, "same/index", "i", count),
+        _array(kept, "same/index", "i", count) % _POSITIONS,
         _array(kept, "same/targets", "i", count),
         _maps(kept, "student", count),
         _maps(kept, "teacher", count) if "same/teacher_stages" in kept else {},
@@ -117,7 +119,7 @@ def _apart(kept: Mapping[str, NDArray[Any]]) -> Apart:
     student = _array(kept, "apart/student", "f", count, None)
     return Apart(
         images,
-        _array(kept, "apart/index", "i", count),
+        _array(kept, "apart/index", "i", count) % _POSITIONS,
         _array(kept, "apart/targets", "i", count),
         student,
         _array(kept, "apart/teacher", "f", *student.shape),
@@ -258,14 +260,14 @@ def _attention(kept: Sequence[_Kept]) -> list[Block]:
     alike = [
         one
         for one in kept
-        if np.array_equal(one.looks.index, first.looks.index)
+        if np.array_equal(one.looks.places, first.looks.places)
         and np.array_equal(one.looks.images, first.looks.images)
     ]
     columns = [*_teachers(alike), *((one.network.name, one.looks.student) for one in alike)]
     rows = []
     for place, image in enumerate(first.looks.images):
         name = _name_of(first.record, int(first.looks.targets[place]))
-        number = int(first.looks.index[place]) % _POSITIONS
+        number = int(first.looks.places[place])
         rows.append(
             (
                 _photograph(image, f"Test picture {number}, {name}", _IN_A_ROW),
@@ -328,7 +330,7 @@ def _differences(kept: Sequence[_Kept], best: Network | None) -> list[Block]:
 
 def _card(one: _Kept, apart: Apart, place: int) -> Card:
     truth = _name_of(one.record, int(apart.targets[place]))
-    number = int(apart.index[place]) % _POSITIONS
+    number = int(apart.places[place])
     return Card(
         _photograph(apart.images[place], f"Test picture {number}, {truth}", _ON_A_CARD),
         truth,

@@ -207,6 +207,8 @@ def _robustness_of(part: Part) -> list[Block]:
     control = part.control
     rows: list[list[Cell]] = []
     for network in part.networks:
+        if network.role == "teacher":
+            continue
         own = [over_teacher(network)]
         own += [over_control(network, control)] if control else []
         rows += _known(network.name, list(map(_decimals, own)))
