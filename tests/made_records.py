@@ -81,7 +81,7 @@ def deeply(accuracy: float, classes: list[str] | None = None) -> dict[str, Any]:
 def correct(accuracy: float, pictures: int) -> str:
     """A bit for each picture, of which the first are right."""
     bits = np.arange(pictures) < round(accuracy * pictures)
-    return base64.b64encode(np.packbits(bits)).decode()
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
 
 
 def measured_deeply(have: list[Line], classes: list[str] | None = None) -> list[Line]:
@@ -258,5 +258,5 @@ def write_pictures(folder: Path, *, seed: int = 0, number: int = 3, size: int = 
             arrays[f"same/{what}/{place}"] = maps
         shares = generator.dirichlet(np.ones(3), number).astype(np.float16)
         arrays[f"apart/{what}"] = shares
-    np.savez_compressed(folder / "pictures.npz", **arrays)
+    np.savez_compressed(folder / "pictures.npz", allow_pickle=False, **arrays)
     return folder / "pictures.npz"

@@ -658,7 +658,8 @@ def _foreign(path: Path) -> None:
 
 
 def _pickled(path: Path) -> None:
-    np.savez(path, **{"same/images": np.array([{}], dtype=object)})
+    arrays = {"same/images": np.array([{}], dtype=object)}
+    np.savez(path, allow_pickle=True, **arrays)
 
 
 def _no_archive(path: Path) -> None:
@@ -670,7 +671,7 @@ def _not_finite(path: Path) -> None:
     with np.load(path) as kept:
         arrays = dict(kept)
     arrays["same/student/0"][0, 0, 0] = np.nan
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What counts in a comparison's file, and what is refused."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +260,7 @@ def test_axes_that_are_none_are_refused(tmp_path: Path, axes: Any, words: str):
 # What is damaged
 
 
-def student_of(one: dict[str, Any]) -> dict[str, Any]:
+def student_of(one: Mapping[str, Any]) -> dict[str, Any]:
     return one["record"]["students"]["student"]
 
 
