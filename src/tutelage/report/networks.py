@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "class_names",
     "confusion",
     "controls",
+    "corrupted",
     "corruptions",
     "interval",
     "mean",
@@ -270,10 +272,18 @@ def corruptions(network: Network) -> dict[str, list[float | None]] | None:
     }
 
 
+def corrupted(network: Network) -> float | None:
+    """Mean accuracy over all corruptions and severities, mean over seeds."""
+    found = [at(measured, "robustness", "corruptions") for measured in network.measured]
+    if not all(found):
+        return None
+    return _mean_of([fmean(share for row in one.values() for share in row) for one in found])
+
+
 def over_teacher(network: Network) -> float | None:
     """Mean corruption error over that of each training's own teacher, mean over seeds.
 
-    None unless every seed has one.
+    None unless every seed has one; and of a teacher.
     """
     return _mean_error(network.measured, network.teachers)
 
@@ -281,7 +291,7 @@ def over_teacher(network: Network) -> float | None:
 def over_control(network: Network, control: Network) -> float | None:
     """Mean corruption error over that of a control with the same seed, mean over seeds.
 
-    None unless every seed has one.
+    None unless every seed has one; and of a teacher.
     """
     held = dict(zip(control.seeds, control.measured, strict=True))
     return _mean_error(network.measured, [held.get(seed) for seed in network.seeds])
@@ -289,7 +299,7 @@ def over_control(network: Network, control: Network) -> float | None:
 
 def _mean_error(own: Sequence[Record], references: Sequence[Record | None]) -> float | None:
     ratios: list[float | None] = []
-    for entry, reference in zip(own, references, strict=True):
+    for entry, reference in zip(own, references or [None], strict=True):
         ours, theirs = entry.get("robustness"), (reference or {}).get("robustness")
         if ours is None or theirs is None:
             return None

@@ -1,5 +1,6 @@
 """The sections of a page on where its numbers came from."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ _FEW_ROWS = 24
 
 def trials(view: View) -> Section:
     """Every trial and what became of it."""
-    head = ["trial", "seed", "kind", "validation %", "test %", "wall time", "began", "state"]
+    head = ["trial", "seed", "kind", "validation %", "test %", "wall time", "began, UTC", "state"]
     rows: list[list[Cell]] = []
     marked = []
     if isinstance(view.source, Runs):
@@ -72,9 +73,15 @@ def _trial(name: str, seed: int, kind: str, record: Record, state: str) -> list[
         points(finite(at(student, "validation_accuracy"))),
         points(finite(at(student, "test_accuracy"))),
         "–" if seconds is None else duration(seconds),
-        str(record.get("began", "–")),
+        _minute(record.get("began")),
         state,
     ]
+
+
+def _minute(time: Any) -> str:
+    """Of a recorded time, which is in UTC, without the seconds."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00", str(time))
+    return f"{found[1]} {found[2]}" if found else str(time or "–")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -110,14 +117,16 @@ def recipe(view: View) -> Section:
     between = [key for key in _different(firsts.values()) if key not in inside]
     if between:
         blocks.append(_side_by_side("What differs between the axes' values", firsts, between))
-    if inside:
+    between_rows = {
+        part: _side_by_side("What differs between rows", own, inside)
+        for part, own in by_row.items()
+        if inside
+    }
+    if all(grid == next(iter(between_rows.values())) for grid in between_rows.values()):
+        blocks += list(between_rows.values())[:1]
+    else:
         blocks += by_part(
-            view,
-            lambda part: (
-                [_side_by_side("What differs between rows", by_row[part.title], inside)]
-                if part.title in by_row
-                else []
-            ),
+            view, lambda part: [between_rows[part.title]] if part.title in by_row else []
         )
     same = [key for key in next(iter(firsts.values()), {}) if key not in (*inside, *between)]
     if same:
@@ -152,7 +161,8 @@ def origin(view: View) -> Section:
     """Data, code, versions, machine, and every reading of test."""
     records = [one.record for one in one_each(view.source)]
     if isinstance(view.source, Runs) and len(records) == 1:
-        items = [*facts(records[0]), ("exact duplicates", _duplicates(records[0]))]
+        items = [*facts(records[0]), *_measured_by(records)]
+        items.append(("exact duplicates", _duplicates(records[0])))
         return Section("origin", "Origin", [Facts(items)])
     if isinstance(view.source, Comparison):
         records = [
@@ -175,6 +185,7 @@ def origin(view: View) -> Section:
         ("began", f"{min(_strings(records, 'began'))} to {max(_strings(records, 'began'))}"),
         ("commit", _each(record["commit"] or "unknown" for record in records)),
         ("digest of the code", _each(_strings(records, "code"))),
+        *_measured_by(records),
         ("versions", ", ".join(f"{name} {_each(found)}" for name, found in versions.items())),
         ("machine", _each(machines)),
     ]
@@ -190,6 +201,16 @@ def origin(view: View) -> Section:
     else:
         blocks.append(Text("Test was never read."))
     return Section("origin", "Origin", blocks)
+
+
+def _measured_by(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Digests of the code that measured parts of the records on test."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for part, by in record.get("measured", {}).items():
+            found.setdefault(part, {})[str(by.get("code"))] = None
+    said = [f"{part} {' and '.join(codes)}" for part, codes in found.items()]
+    return [("measured by", ", ".join(said))] if said else []
 
 
 _OF_A_READING = ("split", "time", "purpose", "command")

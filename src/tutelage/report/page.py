@@ -98,18 +98,20 @@ def _view(source: Source) -> View:
         roles |= {name: "control" for name, row in rows.items() if row in held.values()}
         notes = notes_of(source, tables)
     everyone = dict.fromkeys([*(network.name for network in networks), *rows])
-    styles = styles_of(list(everyone), roles, rows)
+    rows |= {network.name: network.row for network in networks}
+    by_row = {rows[name]: roles[name] for name in everyone if name in roles}
+    within = styles_of(list(dict.fromkeys(rows[name] for name in everyone)), by_row)
     parts = [
         Part(
             title,
             f"-{number}" if number else "",
             [one._replace(name=one.row) for one in networks if one.part in ("", title)],
-            {one.row: styles[one.name] for one in networks if one.part in ("", title)}
-            | {row: styles[name] for name, row in rows.items() if name == full_name(row, title)},
+            within,
             short,
         )
         for number, title in enumerate(titles)
     ]
+    styles = styles_of(list(everyone), roles, rows)
     return View(source, tables, networks, styles, parts, *notes)
 
 
@@ -186,7 +188,7 @@ _PHRASES = {
     "contradicted": "is contradicted for",
 }
 _FEW = 4
-"""Of so many claims or gains the sentence also gives numbers."""
+"""Of so many claims the sentence also gives numbers."""
 
 
 def _of_comparison(source: Comparison, tables: Sequence[Table]) -> str:
@@ -214,15 +216,15 @@ def _of_comparison(source: Comparison, tables: Sequence[Table]) -> str:
 
 def _of_claims(tables: Sequence[Table]) -> list[str]:
     """What became of claims: one text for each verdict."""
-    cases = [(finding, table.title) for table in tables for finding in table.findings]
-    judged: dict[str, list[str]] = {}
-    for finding, title in cases:
-        said = finding.claim + (f" at {title}" if title else "")
-        by = _by(finding) if len(cases) <= _FEW else ""
-        judged.setdefault(finding.verdict, []).append(said + by)
+    judged: dict[str, dict[str, list[str]]] = {}
+    for table in tables:
+        for finding in table.findings:
+            few = len(tables) == 1 and len(table.findings) <= _FEW
+            said = finding.claim + (_by(finding) if few else "")
+            judged.setdefault(finding.verdict, {}).setdefault(said, []).append(table.title)
     order = [*_CLAIMED, *judged]
     return [
-        f"claimed and {_CLAIMED.get(word, word)}: {_enumerate(judged[word])}"
+        f"claimed and {_CLAIMED.get(word, word)}: {_enumerate(_where(judged[word], tables))}"
         for word in sorted(judged, key=order.index)
     ]
 
@@ -259,13 +261,13 @@ def _of_gains(tables: Sequence[Table], held: Mapping[str, str]) -> str:
     return f"a gain over both label-only controls {_enumerate(said)}"
 
 
-def _where(rows: Mapping[str, Sequence[str]], tables: Sequence[Table]) -> list[str]:
-    """Rows, and at which of several parts it is said of them."""
+def _where(said: Mapping[str, Sequence[str]], tables: Sequence[Table]) -> list[str]:
+    """Rows or claims, and at which of several parts it is said of them."""
     if len(tables) == 1:
-        return list(rows)
+        return list(said)
     return [
         f"{name} everywhere" if len(titles) == len(tables) else f"{name} at {_enumerate(titles)}"
-        for name, titles in rows.items()
+        for name, titles in said.items()
     ]
 
 

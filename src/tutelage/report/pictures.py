@@ -27,7 +27,7 @@ Maps = Mapping[str, NDArray[np.floating]]
 MOST_PIXELS = 96
 """Of a side; larger pictures are averaged down, since they are shown small."""
 
-_IN_A_ROW, _ON_A_CARD = 44, 88  # heights on the page
+_IN_A_ROW, _ON_A_CARD = 48, 88  # heights on the page
 _STAGES = 2
 _POSITIONS = 2**40  # what a picture's index counts from, for each source
 _WORTH_SAYING = 0.005
@@ -189,8 +189,10 @@ def _photograph(image: Pixels, words: str, height: int) -> Picture:
 
 
 def _map(values: NDArray[np.floating], words: str, shape: Sequence[int]) -> Picture:
-    gray = (255 * np.sqrt(np.clip(values.astype(np.float32), 0, 1))).round().astype(np.uint8)
-    return _drawn(gray, words, _IN_A_ROW, shape)
+    """A map from its smallest value, black, to its largest."""
+    roots = np.sqrt(np.clip(values.astype(np.float32), 0, 1))
+    roots = (roots - roots.min()) / max(float(np.ptp(roots)), 1e-6)
+    return _drawn((255 * roots).round().astype(np.uint8), words, _IN_A_ROW, shape)
 
 
 # The section
@@ -288,9 +290,9 @@ def _attention(kept: Sequence[_Kept]) -> list[Block]:
     return [
         Gallery("Where networks look, on the same test pictures", ["picture", *head], rows),
         Text(
-            "Brighter: the mean of squares over channels is larger (drawn is its root); each map "
-            "is scaled to its own largest value, and shows the first seed of which there are "
-            f"pictures. The last {_STAGES} stages.{left_out}"
+            f"The last {_STAGES} stages of each network, at the first seed of which there are "
+            "pictures. A map is the root of the mean of squares over channels, drawn from its own "
+            f"smallest value (black) to its largest (white).{left_out}"
         ),
     ]
 
@@ -348,4 +350,6 @@ def _answers(record: Record, shares: NDArray[np.floating]) -> str:
     """The two most likely answers; the second one unless its share is next to nothing."""
     first, *others = np.argsort(-shares, kind="stable")[:2]
     said = [int(first), *(int(other) for other in others if shares[other] >= _WORTH_SAYING)]
-    return ", ".join(f"{_name_of(record, answer)} {100 * shares[answer]:.0f} %" for answer in said)
+    return ", ".join(
+        f"{_name_of(record, answer)} {100 * shares[answer]:.0f}\u00a0%" for answer in said
+    )

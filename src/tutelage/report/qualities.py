@@ -14,6 +14,7 @@ from tutelage.report.networks import (
     Network,
     best_student,
     class_names,
+    corrupted,
     mean,
     numbers,
     over_control,
@@ -32,6 +33,14 @@ def _decimals(number: float | None) -> str:
 def _known(name: str, cells: Sequence[str]) -> list[list[Cell]]:
     """A row of a table, unless there is nothing in it."""
     return [[name, *cells]] if set(cells) != {"–"} else []
+
+
+def _grid(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Grid:
+    """A table without the columns in which there is nothing."""
+    kept = [place for place in range(len(head)) if any(row[place] != "–" for row in rows)]
+    return Grid(
+        caption, [head[place] for place in kept], [[row[place] for place in kept] for row in rows]
+    )
 
 
 # Classes
@@ -71,7 +80,7 @@ def _classes_of(part: Part) -> list[Block]:
     rows = [row for one in part.networks for row in _over_classes(one)]
     if rows:
         head = ["network", "top-1 %", "top-5 %", "balanced %", "worst class"]
-        blocks.insert(0, Grid("Accuracy on test, means over seeds", head, rows))
+        blocks.insert(0, _grid("Accuracy on test, means over seeds", head, rows))
     return blocks + confusions
 
 
@@ -88,28 +97,24 @@ def _over_classes(network: Network) -> list[list[Cell]]:
 
 def calibration(view: View) -> Section:
     """How far confidence can be trusted."""
-    blocks = by_part(view, _calibration_of)
+    blocks = by_part(view, lambda part: [*_calibration_of(part), *_beside_people(part)])
     if blocks:
-        blocks.append(
+        people = (
+            "KL is the mean divergence of a network's answer from the shares of people who named "
+            "each class; 0 doubts exactly as people do."
+        )
+        known = any(mean(one, "people", "kl") is not None for one in view.networks)
+        blocks += [
             Text(
                 "ECE is the expected calibration error, NLL the mean negative log-likelihood. "
                 "Scaled: after dividing logits by the temperature, which was fitted on validation."
-            )
-        )
-    people = by_part(view, _beside_people)
-    if people:
-        people.append(
-            Text(
-                "KL is the mean divergence of a network's answer from the shares of people who "
-                "named each class; 0 doubts exactly as people do."
-            )
-        )
-    elif blocks:
-        people.append(Text("Doubt beside that of people: not measured."))
+            ),
+            Text(people if known else "Doubt beside that of people: not measured."),
+        ]
     return section(
         "calibration",
         "Calibration",
-        [*blocks, *people],
+        blocks,
         "Not measured: these records hold no calibration.",
     )
 
@@ -125,8 +130,23 @@ def _calibration_of(part: Part) -> list[Block]:
     if rows:
         head = ["network", "ECE", "NLL", "Brier", "temperature"]
         head += ["ECE, scaled", "NLL, scaled", "Brier, scaled"]
-        blocks.insert(0, Grid("Calibration on test, means over seeds; less is better", head, rows))
+        blocks.insert(0, _grid("Calibration on test, means over seeds; less is better", head, rows))
+    if worse := [network.name for network in part.networks if _is_worse_scaled(network)]:
+        blocks.append(
+            Text(
+                f"Scaling makes the NLL of {', '.join(worse)} worse: what fits validation does not "
+                "fit test, as happens to a network that was trained on the validation pictures."
+            )
+        )
     return blocks
+
+
+def _is_worse_scaled(network: Network) -> bool:
+    """Whether the temperature, which is best on validation, is worse than none on test."""
+    scaled, plain = (
+        mean(network, "test", "calibration", *path) for path in (("scaled", "nll"), ("nll",))
+    )
+    return scaled is not None and plain is not None and scaled > plain
 
 
 def _beside_people(part: Part) -> list[Block]:
@@ -137,7 +157,7 @@ def _beside_people(part: Part) -> list[Block]:
         rows += _known(network.name, [*own, same])
     head = ["network", "KL", "cross-entropy", "their most named class %"]
     caption = "Beside people's labels of the test pictures, means over seeds"
-    return [Grid(caption, head, rows)] if rows else []
+    return [_grid(caption, head, rows)] if rows else []
 
 
 # The teacher
@@ -171,7 +191,7 @@ def _agreement_of(part: Part) -> list[Block]:
         rows += _known(network.name, [points(same), _decimals(kl), points(errors)])
     head = ["network", "same class %", "KL", "teacher's errors repeated %"]
     caption = "Agreement with the teacher on test, means over seeds"
-    return [Grid(caption, head, rows)] if rows else []
+    return [_grid(caption, head, rows)] if rows else []
 
 
 # Robustness
@@ -185,10 +205,10 @@ def robustness(view: View) -> Section:
         said = " or ".join(f"{number:,.0f}" for number in sorted(shown_to))
         blocks.append(
             Text(
-                f"Measured on {said} test pictures, spoiled alike for all. Of each corruption "
-                "errors are summed over severities and divided by those of the other network: of "
-                "a student's own teacher, and of the control with the same seed; the mean over "
-                "corruptions, then over seeds. Below 1 is more robust."
+                f"Measured on {said} test pictures, spoiled alike for all. Corruption errors: of "
+                "each corruption, errors are summed over severities and divided by those of the "
+                "student's own teacher, or of the control with the same seed; the mean over "
+                "corruptions, then over seeds. Below 1 is more robust than the other."
             )
         )
     return section(
@@ -207,13 +227,12 @@ def _robustness_of(part: Part) -> list[Block]:
     control = part.control
     rows: list[list[Cell]] = []
     for network in part.networks:
-        if network.role == "teacher":
-            continue
-        own = [over_teacher(network)]
-        own += [over_control(network, control)] if control else []
-        rows += _known(network.name, list(map(_decimals, own)))
+        errors = [over_teacher(network), *([over_control(network, control)] if control else [])]
+        shares = [points(mean(network, "robustness", "clean")), points(corrupted(network))]
+        rows += _known(network.name, [*shares, *map(_decimals, errors)])
     if rows:
-        head = ["network", "relative to the teacher"]
-        head += [f"relative to {control.name}"] if control else []
-        blocks.insert(0, Grid("Mean corruption error as a multiple of another's", head, rows))
+        head = ["network", "clean %", "corrupted %", "error / teacher's"]
+        head += [f"error / {control.name}'s"] if control else []
+        caption = "Accuracy under all corruptions, and corruption errors; means over seeds"
+        blocks.insert(0, _grid(caption, head, rows))
     return blocks

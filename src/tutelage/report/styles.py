@@ -28,7 +28,7 @@ def styles_of(
     Args:
         names: in the order of the report.
         roles: of those that are not students.
-        rows: of names that share a color with the others of their row.
+        rows: of names; those of one row share a color.
     """
     found: dict[str, Style] = {}
     places: dict[str, int] = {}
