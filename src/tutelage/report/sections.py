@@ -84,7 +84,9 @@ def _result(view: View) -> Section:
             (f"{full_name(line['row'], line['part'])}, seed {line['seed']}", line["record"])
             for line in view.source.lines
         ]
-    blocks += [Points(view.notes)] if view.notes else []
+    if view.notes:
+        said = Points(view.notes)
+        blocks.append(Group("Of all of these", [said]) if len(view.parts) > 1 else said)
     return Section("result", "Result", [*blocks, *_accepted(records)])
 
 
