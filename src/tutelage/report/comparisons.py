@@ -148,8 +148,10 @@ def _corruption_errors(
         teacher = (line["record"].get("teacher") or {}).get("robustness")
         other = _student(control[seed]).get("robustness") if seed in control else None
         for key, reference in zip(ratios, (teacher, other), strict=True):
-            known = ours is not None and reference is not None
-            ratios[key].append(mean_corruption_error(ours, reference) if known else None)
+            if ours is None or reference is None:
+                ratios[key].append(None)
+            else:
+                ratios[key].append(mean_corruption_error(ours, reference))
     means = {}
     for key, values in ratios.items():
         known = [value for value in values if value is not None]
