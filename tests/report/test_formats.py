@@ -109,6 +109,11 @@ def test_a_name_is_no_formula(tmp_path: Path):
     path = write_comparison(tmp_path / "made.jsonl", have, rows=rows, controls="none")
     (_, row) = csv.DictReader(io.StringIO(written(read_source([path]), Format.CSV)[0]))
     assert row["row"] == f"'{hostile}"
+    for one in have:
+        one["settings"][hostile] = hostile
+    path = write_comparison(path, have, rows=rows, controls="none", axes={hostile: [hostile]})
+    (_, row) = csv.DictReader(io.StringIO(written(read_source([path]), Format.CSV)[0]))
+    assert row[f"'{hostile}"] == f"'{hostile}"
 
 
 # Claims and axes

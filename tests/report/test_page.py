@@ -748,6 +748,18 @@ def test_a_hostile_run_name_stays_text(tmp_path: Path):
     assert len(page.named("script")) == 3
 
 
+def test_hostile_values_of_axes_stay_text(tmp_path: Path):
+    have = measured_deeply(lines())
+    for one in have:
+        one["settings"][HOSTILE] = HOSTILE
+        write_pictures(write_run(tmp_path / one["record"]["name"], one["record"], metrics(2)))
+    page = page_with_pictures(tmp_path, have, axes={HOSTILE: [HOSTILE]})
+    assert len(page.named("script")) == 3
+    shown = [trace.get("name", "") for fig in page.figures.values() for trace in fig["data"]]
+    assert any("alert(1)" in name for name in shown)
+    assert not any("<" in name for name in shown)
+
+
 def test_json_in_a_script_ends_nothing():
     text = script_json({"</script>": "<!--\u2028&", "n": [float("nan"), float("inf"), 1.5]})
     assert not set("<>&\u2028") & set(text)
@@ -886,6 +898,14 @@ print(sorted({{"torch", "torchvision", "timm", "jaxtyping", "safetensors"}} & se
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["True", "[]"]
+
+
+def test_of_a_teacher_the_fullest_record_is_shown(tmp_path: Path):
+    have = deep_lines()
+    for key in ("test", "robustness", "people"):
+        del have[0]["record"]["teacher"][key]
+    page = page_of(tmp_path, have)
+    assert page.figures["corruptions"]["data"][0]["x"][0] == "teacher"
 
 
 def test_two_teachers_are_told_apart(tmp_path: Path):

@@ -148,7 +148,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     keys = list(dict.fromkeys(key for row in flat for key in row))
     out = io.StringIO()
     writer = csv.DictWriter(out, keys, lineterminator="\n")
-    writer.writeheader()
+    writer.writerow({key: _no_formula(key) for key in keys})
     writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in flat)
     return out.getvalue().rstrip("\n")
 

@@ -125,7 +125,7 @@ def _of_runs(records: Sequence[Record]) -> list[Network]:
 
 
 def _teachers(trained: Iterable[tuple[str, str, Record]], needed: str) -> list[Network]:
-    """Each teacher once, as it was first measured; of several, once at each part.
+    """Each teacher once, as it was measured most fully; of several, once at each part.
 
     Args:
         trained: row, part and record of each training.
@@ -136,10 +136,11 @@ def _teachers(trained: Iterable[tuple[str, str, Record]], needed: str) -> list[N
         teacher = record["teacher"]
         if teacher and finite(teacher.get(needed)) is not None:
             at_parts = kinds.setdefault(teacher_kind(record), {})
-            at_parts.setdefault(part, (row, teacher))
+            first, known = at_parts.setdefault(part, (row, teacher))
+            at_parts[part] = (first, max(known, teacher, key=len))
     if len(kinds) == 1:
-        ((_, teacher),) = list(next(iter(kinds.values())).values())[:1]
-        return [_teacher("teacher", "", teacher)]
+        (at_parts,) = kinds.values()
+        return [_teacher("teacher", "", max((entry for _, entry in at_parts.values()), key=len))]
     here = [part for at_parts in kinds.values() for part in at_parts]
     return [
         _teacher("teacher" if here.count(part) == 1 else f"teacher of {row}", part, teacher)

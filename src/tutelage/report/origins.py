@@ -32,7 +32,7 @@ def trials(view: View) -> Section:
         entries = [(line, _state(line["record"], line)) for line in view.source.lines]
         entries += [(line, "stale: counts for nothing") for line in view.source.stale]
         for line, state in entries:
-            if state != "counts":
+            if not state.startswith("counts"):
                 marked.append(len(rows))
             name = full_name(line["row"], line.get("part", _part_of(line, view.source)))
             rows.append(_trial(name, line["seed"], line["kind"], line["record"], state))
