@@ -426,7 +426,7 @@ def test_with_axes_the_verdict_names_the_part(widths: Page):
 
 
 def test_with_axes_every_part_has_its_own_tables_and_figures(widths: Page):
-    assert widths.text.count("All rows, means over seeds") == 2
+    assert widths.text.count("All rows row test accuracy") == 2
     for key in ("gains", "curve-loss", "reliability", "severity", "corruptions", "similarity"):
         assert {key, f"{key}-1"} <= set(widths.figures)
     names = {trace.get("name") for trace in widths.figures["cost-macs"]["data"]}

@@ -190,7 +190,7 @@ def cost_figure(
     return Figure(
         f"cost-{cost.replace('_', '-')}",
         f"Accuracy against {title}",
-        f"Accuracy on {split}, mean over seeds. Filled: on the Pareto front (dotted); hollow: "
+        f"Accuracy on {split}. Filled: on the Pareto front (dotted); hollow: "
         "another is at least as cheap and as accurate. Bars: 95 % t-intervals over seeds, none "
         "below three.",
         f"Of {len(known)} networks {sum(front)} are on the Pareto front of accuracy and {title}.",

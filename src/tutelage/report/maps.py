@@ -87,8 +87,8 @@ def class_figure(
     return Figure(
         f"classes-{reference.role}{slug}",
         f"Each class, minus {reference.name}",
-        f"Points of test accuracy on each class by which a student is above {reference.name}; "
-        f"means over seeds.{part}",
+        f"Points of test accuracy on each class by which a student is above "
+        f"{reference.name}.{part}",
         f"Differences of {len(differences)} networks to {reference.name} on {len(names)} classes.",
         Grid(
             f"Accuracy on each class minus that of {reference.name}, points",
@@ -253,7 +253,7 @@ def corruption_figure(networks: Sequence[Network], slug: str) -> Figure | None:
     return Figure(
         f"corruptions{slug}",
         "Accuracy under corruptions",
-        "Percent right, mean over severities 1 to 5 and over seeds.",
+        "Percent right, mean over severities 1 to 5.",
         f"Accuracy of {len(found)} networks under {len(names)} corruptions.",
         Grid("Accuracy under corruptions, %", ["corruption", *found], rows),
         [trace],
@@ -302,7 +302,7 @@ def severity_figure(
     return Figure(
         f"severity{slug}",
         "Accuracy against severity",
-        "Percent right, mean over corruptions and seeds; severity 0 is the clean picture.",
+        "Percent right, mean over corruptions; severity 0 is the clean picture.",
         f"Accuracy of {len(data)} networks from severity 0 to {deepest}.",
         Grid(
             "Accuracy against severity, %",
@@ -363,7 +363,7 @@ def similarity_figure(
         f"similarity{slug}",
         "Likeness of maps to the teacher's",
         "Linear CKA of a student's tap (left) and a teacher's; 1 is alike up to rotation and "
-        "scale. Means over seeds.",
+        "scale.",
         f"Linear CKA of {len(pairs)} pairs of taps in {len(similar)} networks.",
         Grid("Linear CKA", ["student's – teacher's tap", *similar], rows),
         [trace],

@@ -123,7 +123,8 @@ def _title(source: Source) -> tuple[str, str]:
         at = f" at {_of(len(source.parts), 'setting')} of {axes}," if axes else ""
         return (
             str(source.spec["name"]),
-            f"Comparison of {_of(rows, 'row')}{at} with {_of(seeds, 'seed')} each",
+            f"Comparison of {_of(rows, 'row')}{at} with {_of(seeds, 'seed')} each"
+            + ("; numbers are means over seeds" if seeds > 1 else ""),
         )
     names = [str(record["name"]) for record in source.records]
     if len(names) == 1:

@@ -80,7 +80,7 @@ def _classes_of(part: Part) -> list[Block]:
     rows = [row for one in part.networks for row in _over_classes(one)]
     if rows:
         head = ["network", "top-1 %", "top-5 %", "balanced %", "worst class"]
-        blocks.insert(0, _grid("Accuracy on test, means over seeds", head, rows))
+        blocks.insert(0, _grid("Accuracy on test", head, rows))
     return blocks + confusions
 
 
@@ -130,7 +130,7 @@ def _calibration_of(part: Part) -> list[Block]:
     if rows:
         head = ["network", "ECE", "NLL", "Brier", "temperature"]
         head += ["ECE, scaled", "NLL, scaled", "Brier, scaled"]
-        blocks.insert(0, _grid("Calibration on test, means over seeds; less is better", head, rows))
+        blocks.insert(0, _grid("Calibration on test; less is better", head, rows))
     if worse := [network.name for network in part.networks if _is_worse_scaled(network)]:
         blocks.append(
             Text(
@@ -156,7 +156,7 @@ def _beside_people(part: Part) -> list[Block]:
         same = points(mean(network, "people", "top1"))
         rows += _known(network.name, [*own, same])
     head = ["network", "KL", "cross-entropy", "their most named class %"]
-    caption = "Beside people's labels of the test pictures, means over seeds"
+    caption = "Beside people's labels of the test pictures"
     return [_grid(caption, head, rows)] if rows else []
 
 
@@ -190,7 +190,7 @@ def _agreement_of(part: Part) -> list[Block]:
         errors = mean(network, "fidelity", "on_teacher_errors")
         rows += _known(network.name, [points(same), _decimals(kl), points(errors)])
     head = ["network", "same class %", "KL", "teacher's errors repeated %"]
-    caption = "Agreement with the teacher on test, means over seeds"
+    caption = "Agreement with the teacher on test"
     return [_grid(caption, head, rows)] if rows else []
 
 
@@ -233,6 +233,6 @@ def _robustness_of(part: Part) -> list[Block]:
     if rows:
         head = ["network", "clean %", "corrupted %", "error / teacher's"]
         head += [f"error / {control.name}'s"] if control else []
-        caption = "Accuracy under all corruptions, and corruption errors; means over seeds"
+        caption = "Accuracy under all corruptions, and corruption errors"
         blocks.insert(0, _grid(caption, head, rows))
     return blocks

@@ -95,7 +95,7 @@ def _of_table(table: Table, named: Mapping[str, str], part: Part) -> list[Block]
     kept = [place for place, name in enumerate(cells[0]) if name in _DECISIVE]
     head, *rows = [[row[place] for place in kept] for row in cells]
     failed = [place for place, row in enumerate(table.rows) if "accuracy" not in row]
-    blocks: list[Block] = [Grid("All rows, means over seeds", head, rows, failed)]
+    blocks: list[Block] = [Grid("All rows", head, rows, failed)]
     if table.findings:
         blocks.append(Text("What became of the claims that were written down before the runs:"))
         blocks.append(Points([finding.sentence() for finding in table.findings]))
@@ -144,7 +144,7 @@ def _networks(view: View) -> Section:
 def _beside_each_other(part: Part, split: str) -> list[Block]:
     rows = [_ratios(one, part.teacher, part.control, split) for one in part.networks]
     head = ["network", "role", f"{split} accuracy %", "parameters", "MACs", "latency", "wall time"]
-    return [Grid("Teacher, controls and students; means over seeds", head, rows)] if rows else []
+    return [Grid("Teacher, controls and students", head, rows)] if rows else []
 
 
 def _ratios(
@@ -199,7 +199,7 @@ def _cost(view: View) -> Section:
         head = ["network", latency, "latency of a larger batch", "weights", "peak memory"]
         if together is not None:
             head[2] = f"latency of a batch of {together:.0f}"
-        made.append(Grid("What answering costs, means over seeds", head, rows))
+        made.append(Grid("What answering costs", head, rows))
         if any(set(row[2:]) != {"–"} for row in rows):
             made.append(
                 Text(
