@@ -156,7 +156,7 @@ def test_a_finished_comparison_is_only_read(runs: Path, trained: list[Any], teac
     trained.clear()
     again = run(value, runs, records=runs / "kept.jsonl")
     assert trained == []
-    assert again == first
+    assert again.tables == first.tables
     assert (runs / "kept.jsonl").read_text() == text
 
 
