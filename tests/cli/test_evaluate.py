@@ -185,9 +185,9 @@ def test_any_model_is_measured_on_any_pictures(
 ):
     source = digits()
     parts = {"train": source.train, "test": source.test}
-    arrays = {f"{name}_images": part.images.numpy() for name, part in parts.items()}
+    arrays: dict[str, Any] = {f"{name}_images": part.images.numpy() for name, part in parts.items()}
     arrays |= {f"{name}_labels": part.labels.numpy() for name, part in parts.items()}
-    np.savez(tmp_path / "pictures.npz", allow_pickle=False, **arrays)
+    np.savez(tmp_path / "pictures.npz", **arrays)
     monkeypatch.chdir(tmp_path)
     run = inside / "runs" / "student"
     for model in (run, run / "student.safetensors"):

@@ -331,3 +331,16 @@ def test_trials_that_other_code_measured_are_pointed_out():
     same, other = (make_table(spec("kd"), part).notes for part in (made[:2], made))
     assert not any("same code" in note for note in same)
     assert sum("test was not measured by the same code" in note for note in other) == 1
+
+
+def test_a_control_that_failed_leaves_no_corruption_error():
+    shown = {"pictures": 9, "seed": 0, "clean": 0.7, "corruptions": {"fog": [0.5] * 5}}
+    have = [
+        trial(row, seed, 0.7, student={"robustness": shown})
+        for row in ("short", "long", "kd")
+        for seed in (0, 1)
+    ]
+    have[1] = have[1] | {"failed": "kd became NaN at step 3", "record": {"recipe": {}}}
+    made = make_table(spec("short", "long", "kd", controls=CONTROLS), have)
+    assert row_of(made, "kd")["mce_of_control"] is None
+    assert row_of(made, "kd")["verdict"] == "no control"

@@ -146,7 +146,8 @@ def _corruption_errors(
     for seed, line in own.items():
         ours = _student(line).get("robustness")
         teacher = (line["record"].get("teacher") or {}).get("robustness")
-        other = _student(control[seed]).get("robustness") if seed in control else None
+        held = control.get(seed)
+        other = _student(held).get("robustness") if held and _works(held) else None
         for key, reference in zip(ratios, (teacher, other), strict=True):
             if ours is None or reference is None:
                 ratios[key].append(None)
