@@ -95,6 +95,19 @@ def test_of_equal_trials_the_newest_counts(tmp_path: Path):
     assert [one["record"]["students"]["student"]["test_accuracy"] for one in source.stale] == [0.99]
 
 
+def test_a_trial_that_was_measured_again_is_not_stale(tmp_path: Path):
+    measured = line("kd", 0, 0.7)
+    measured["record"]["students"]["student"]["people"] = {
+        "cross_entropy": 1.0,
+        "kl": 0.1,
+        "top1": 0.6,
+    }
+    source = read(tmp_path, [*lines(), measured])
+    assert source.stale == []
+    (counts,) = [one for one in source.lines if (one["row"], one["seed"]) == ("kd", 0)]
+    assert "people" in counts["record"]["students"]["student"]
+
+
 def test_trials_of_older_code_do_not_mix_with_newer(tmp_path: Path):
     newer = line("kd", 2, 0.9)
     newer["parts"] = newer["parts"] | {"code": "newer"}

@@ -61,11 +61,11 @@ def compare(
     """Run every setting with every seed, and put them into one table.
 
     Each trial is a run of its own in RUNS/NAME, the name being the comparison's; once finished it
-    is one line in RECORDS, and its folder may be thrown away. RUNS/NAME/report.html shows all. Called again, the same command goes
+    is one line in RECORDS, and its folder may be thrown away. Called again, the same command goes
     on where it stopped: a trial whose line agrees with its recipe, code, versions and machine is
     not run again; a line that no longer agrees is shown as stale and enters no mean. What a row
     chooses, it chooses on validation, without access to test. The table shows mean ± standard
-    deviation over the seeds.
+    deviation over the seeds; RUNS/NAME/report.html is a page with figures.
     """
     if markdown and as_json:
         raise SettingError("--markdown and --json exclude each other. Leave one out.")

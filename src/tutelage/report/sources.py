@@ -58,7 +58,7 @@ class Comparison(NamedTuple):
         spec: the newest in the file, as JSON.
         lines: of the trials and tries that count; each with "part", the title of the combination
             of the axes' values at which it does.
-        stale: lines that do not.
+        stale: lines that do not, but for those whose trial was only measured again since.
         choices: in the order of the parts, and of the rows.
         metrics: identity of a trial → the lines that its run has logged.
         folders: identity of a trial → its run folder, if it is still there.
@@ -190,7 +190,7 @@ def _read_comparison(path: Path, runs: Path) -> Comparison:
         raise RunError(f"An axis in {path} has the same value twice. Name each once.")
     pool = Pool([_judged(entry) for entry in entries if entry["kind"] != "spec"])
     counted, choices = that_count(spec, pool)
-    stale = pool.unused()
+    stale = _not_measured_again(pool.unused(), counted)
     lines: list[Line] = []
     unsound: list[str] = []
     for line in counted:
@@ -210,6 +210,19 @@ def _read_comparison(path: Path, runs: Path) -> Comparison:
         identity: logged for identity, place in folders.items() if (logged := _read_metrics(place))
     }
     return Comparison(spec, lines, stale, choices, metrics, folders, unsound)
+
+
+def _not_measured_again(unused: Iterable[Line], counted: Iterable[Line]) -> list[Line]:
+    """Those that are not merely older lines of a trial that counts, and whose end they share."""
+    known = {(line["kind"], line["identity"], _weights(line)) for line in counted}
+    return [
+        line for line in unused if (line["kind"], line["identity"], _weights(line)) not in known
+    ]
+
+
+def _weights(line: Line) -> Any:
+    failed = "failed" in line
+    return None if failed else line["record"]["students"]["student"].get("weights")
 
 
 # What is refused
