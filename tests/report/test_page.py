@@ -27,6 +27,7 @@ from made_records import (
     network,
     record,
     spec,
+    spec_line,
     teacher,
     write_comparison,
     write_pictures,
@@ -40,11 +41,12 @@ from tutelage.errors import RunError
 from tutelage.report.comparisons import make_tables
 from tutelage.report.curves import MOST_POINTS, thin
 from tutelage.report.figures import pareto_front
-from tutelage.report.networks import networks_of, over_control, over_teacher
+from tutelage.report.networks import corrupted, mean, networks_of, over_control, over_teacher
 from tutelage.report.page import make_page, script_json, write_page
 from tutelage.report.pictures import png
 from tutelage.report.sources import Comparison, read_source
 from tutelage.report.styles import styles_of
+from tutelage.stats import Interval
 
 SECTIONS = (
     *("result", "networks", "cost", "training", "choices", "classes", "calibration", "agreement"),
@@ -849,9 +851,91 @@ def test_curves_end_where_they_end():
     assert (kept[0], kept[-1], len(kept)) == (0, 999, MOST_POINTS)
 
 
+def spans(*bounds: tuple[float, float]) -> list[Interval]:
+    return [Interval((low + high) / 2, low, high) for low, high in bounds]
+
+
 def test_equals_are_both_on_the_front():
-    assert pareto_front([1.0, 1.0, 1.0], [0.5, 0.5, 0.4]) == [True, True, False]
+    costs, accuracies = spans(*[(1.0, 1.0)] * 3), spans((0.5, 0.5), (0.5, 0.5), (0.4, 0.4))
+    assert pareto_front(costs, accuracies) == [True, True, False]
     assert pareto_front([], []) == []
+
+
+@pytest.mark.parametrize(
+    ("costs", "accuracies", "front"),
+    [
+        # equally dear: accuracy decides, where the intervals part
+        ([(1, 1), (1, 1)], [(60, 64), (63, 66)], [True, True]),
+        ([(1, 1), (1, 1)], [(60, 62), (63, 66)], [False, True]),
+        # more accurate for certain, and perhaps cheaper
+        ([(1.0, 2.0), (1.5, 2.5)], [(70, 71), (60, 61)], [True, True]),
+        ([(1.0, 1.4), (1.5, 2.5)], [(70, 71), (60, 61)], [True, False]),
+    ],
+)
+def test_nobody_is_off_the_front_by_chance(costs: Any, accuracies: Any, front: list[bool]):
+    assert pareto_front(spans(*costs), spans(*accuracies)) == front
+
+
+def timed_apart() -> list[dict[str, Any]]:
+    """Trials of one architecture that a busy machine has measured differently."""
+    have = lines()
+    for number, one in enumerate(have):
+        one["record"]["students"]["student"]["latency_ms"] = 0.4 + 0.06 * number
+        one["record"]["teacher"]["latency_ms"] = 4.0 + 0.6 * number
+    return have
+
+
+def test_equal_networks_are_equally_fast(tmp_path: Path):
+    have = timed_apart()
+    page = page_of(tmp_path, have)
+    # students 0.4 … 1.06, mean 0.73; the teacher 4.0 … 10.6, mean 7.3
+    assert page.text.count("0.73 ms 10.0× faster") == 4
+    assert page.text.count("× faster") == 4
+    assert "equal networks are equally fast" in page.text
+    places = {
+        trace["name"]: trace["x"]
+        for trace in page.figures["cost-latency-ms"]["data"]
+        if "name" in trace
+    }
+    assert places.pop("teacher") == [pytest.approx(7.3)]
+    assert len(places) == 4
+    assert set(map(tuple, places.values())) == {(0.73,)}
+    (table,) = make_tables(spec(), have)
+    assert {round(row["latency_ms"], 9) for row in table.rows[1:]} == {0.73}
+    assert table.rows[0]["latency_ms"] == pytest.approx(7.3)
+
+
+def test_runs_of_one_architecture_are_equally_fast(tmp_path: Path):
+    for number, latency in enumerate((0.4, 0.8)):
+        kept = record(0.7, name=f"run{number}", student={"latency_ms": latency})
+        write_run(tmp_path / f"run{number}", kept)
+    source = read_source([tmp_path / "run0", tmp_path / "run1"])
+    timed = {one.name: mean(one, "latency_ms") for one in networks_of(source)}
+    assert timed["run0"] == timed["run1"] == pytest.approx(0.6)
+
+
+def test_a_claim_that_came_late_says_so(tmp_path: Path):
+    have = [spec_line(), *lines(), spec_line(claims=[CLAIM])]
+    text = page_of(tmp_path, have).text
+    assert f"Claimed and shown, but claimed only after trials had run: {CLAIM}" in text
+    assert "declared after 6 of its trials had run." in text
+    assert "written down before the runs" not in text
+    in_time = page_of(tmp_path, [spec_line(claims=[CLAIM]), *lines()]).text
+    assert "written down before the runs" in in_time
+    assert "declared" not in in_time
+
+
+def test_what_other_code_measured_is_in_no_mean_of_the_page(tmp_path: Path):
+    have = deep_lines()
+    for one in have:
+        if one["row"] == "kd":
+            code = "b" if one["seed"] == 2 else "a"
+            one["record"]["measured"] = {"robustness": {"code": code, "commit": None}}
+    path = write_comparison(tmp_path / "made.jsonl", have)
+    networks = {one.name: one for one in networks_of(read_source([path]))}
+    assert corrupted(networks["kd"]) is None
+    assert corrupted(networks["hints"]) is not None
+    assert mean(networks["kd"], "test_accuracy") == pytest.approx(0.71)
 
 
 def test_no_two_of_many_look_the_same():

@@ -270,6 +270,22 @@ def test_axes_that_are_none_are_refused(tmp_path: Path, axes: Any, words: str):
         read(tmp_path, lines(), axes=axes)
 
 
+# When claims were made
+
+
+def test_a_claim_that_came_after_its_trials_is_known_to_be_late(tmp_path: Path):
+    claim = "kd > hints on accuracy"
+    early = read(tmp_path, [spec_line(claims=[claim]), *lines()])
+    assert early.late == {}
+    have = [spec_line(), *lines(), spec_line(claims=[claim])]
+    late = read(tmp_path, have)
+    assert late.late == {claim: 6}
+    (table,) = make_tables(late.spec, late.lines, late.stale, late.late)
+    assert [finding.verdict for finding in table.findings] == ["declared late"]
+    renamed = [one | {"row": "kd before"} if one.get("row") == "kd" else one for one in have]
+    assert read(tmp_path, renamed).late == {claim: 6}
+
+
 # What is damaged
 
 

@@ -3,26 +3,27 @@
 import math
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import product
 from typing import Any, NamedTuple, final
 
-from tutelage.report.comparisons import title_of
+from tutelage.report.lines import (
+    Line,
+    Record,
+    combinations,
+    is_trial,
+    lineage,
+    student_of,
+    title_of,
+    works,
+)
 
 __all__ = [
     "Choice",
-    "Line",
     "Pool",
-    "Record",
     "finite",
-    "full_name",
-    "is_trial",
     "parts_of",
     "sound",
     "that_count",
 ]
-
-Record = Mapping[str, Any]
-Line = Mapping[str, Any]
 
 _SHARED = ("code", "versions", "device", "threads")
 """What the trials of a row have in common, besides their data."""
@@ -48,18 +49,7 @@ class Choice(NamedTuple):
 
 def parts_of(spec: Record) -> dict[str, Record]:
     """Title and settings of each combination of the axes' values; without axes one, untitled."""
-    axes: Mapping[str, Sequence[Any]] = spec.get("axes", {})
-    groups = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
-    return {title_of(group): group for group in groups}
-
-
-def full_name(row: str, part: str) -> str:
-    """A row's name in the whole comparison.
-
-    >>> full_name("kd", ""), full_name("kd", "student.width 8")
-    ('kd', 'kd, student.width 8')
-    """
-    return f"{row}, {part}" if part else row
+    return {title_of(group): group for group in combinations(spec.get("axes", {}))}
 
 
 @final
@@ -139,7 +129,7 @@ def _settings(
     settings: dict[str, Any] = dict(group)
     undecided: dict[str, list[Any]] = {}
     tries: dict[str, list[tuple[Any, Line | None]]] = {}
-    for ancestor in _lineage(spec, name):
+    for ancestor in lineage(spec["rows"], name):
         row = spec["rows"][ancestor]
         choose = row.get("choose", {})
         settings |= {**row.get("set", {}), **{key: values[0] for key, values in choose.items()}}
@@ -169,11 +159,6 @@ def _settings(
     ]
 
 
-def _lineage(spec: Record, name: str) -> list[str]:
-    like = spec["rows"][name].get("like")
-    return [*(_lineage(spec, like) if like else []), name]
-
-
 def _best(tried: Sequence[tuple[Any, Line | None]]) -> int | None:
     """Which value is best on validation, of equal ones the first; None if one is missing."""
     if any(line is None for _, line in tried):
@@ -183,9 +168,7 @@ def _best(tried: Sequence[tuple[Any, Line | None]]) -> int | None:
 
 
 def _validation(line: Line) -> float:
-    if "failed" in line or line["record"]["collapsed"]:
-        return -1.0
-    return line["record"]["students"]["student"]["validation_accuracy"]
+    return student_of(line)["validation_accuracy"] if works(line) else -1.0
 
 
 def _may(line: Line, settings: Record, undecided: Mapping[str, Sequence[Any]]) -> bool:
@@ -195,11 +178,6 @@ def _may(line: Line, settings: Record, undecided: Mapping[str, Sequence[Any]]) -
         own[key] in undecided[key] if key in undecided else own[key] == value
         for key, value in settings.items()
     )
-
-
-def is_trial(line: Line, row: str) -> bool:
-    """Whether a line is a trial of a row."""
-    return line["kind"] == "trial" and line["row"] == row
 
 
 # Numbers

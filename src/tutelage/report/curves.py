@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tutelage.report.blocks import Figure, Grid
-from tutelage.report.counting import Record, finite
+from tutelage.report.counting import finite
+from tutelage.report.lines import Record
 from tutelage.report.styles import Style, log_axis, numbered_style, plain, short
 
 __all__ = ["MOST_POINTS", "Logged", "curve_figures", "terms_of", "thin"]

@@ -11,8 +11,8 @@ from typing import Any
 from tutelage.report.blocks import spans
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
-from tutelage.report.counting import Record
 from tutelage.report.layout import Table
+from tutelage.report.lines import Record
 from tutelage.report.measures import measures
 from tutelage.report.sources import Comparison, Runs, Source, finite_only
 from tutelage.report.tables import align, cautions, facts, listing, run_table
@@ -44,7 +44,7 @@ def written(source: Source, form: Format) -> tuple[str, list[str]]:
     """
     if isinstance(source, Runs):
         return _runs(source, form)
-    tables = make_tables(source.spec, source.lines, source.stale)
+    tables = make_tables(source.spec, source.lines, source.stale, source.late)
     if form is Format.TEXT:
         last = tables[-1]._replace(notes=[*tables[-1].notes, *source.remarks()])
         return "\n\n".join(table.text() for table in [*tables[:-1], last]), []

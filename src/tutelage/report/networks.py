@@ -1,6 +1,5 @@
 """The networks that a report is about, and what was measured of each, pooled over seeds."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
@@ -9,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import DataError
-from tutelage.report.counting import Record, finite, full_name
+from tutelage.report.counting import finite
+from tutelage.report.latencies import Timed, of_trials, teacher_kind
+from tutelage.report.lines import Record, full_name, works
+from tutelage.report.measuring import evenly_measured
 from tutelage.report.robustness import mean_corruption_error
 from tutelage.report.sources import Comparison, Runs, Source
 from tutelage.stats import Interval, mean_and_spread, paired_interval
@@ -32,7 +34,6 @@ __all__ = [
     "over_teacher",
     "per_class",
     "read_split",
-    "teacher_kind",
     "teacher_of",
 ]
 
@@ -45,11 +46,14 @@ class Network(NamedTuple):
     Attributes:
         name: the row's, with the part it belongs to; or the run's.
         role: what it is held against, or that it is held against others.
-        measured: what records say of it, one entry per seed; of a teacher one.
+        measured: what records say of it, one entry per seed, without what was measured by
+            different code; of a teacher one.
         seconds: wall time of each training; none of a teacher.
         seeds: of each training; none of a teacher.
         teachers: what the record of each training says of its teacher; none of a teacher.
         row: its name within the part.
+        timed: what records say of networks that must be equally fast, for its latencies: of the
+            same architecture on the same machine; of a teacher every record that has it.
         part: title of the combination of the axes' values to which it belongs; empty without axes,
             and of a teacher that is the same at all of them.
     """
@@ -61,6 +65,7 @@ class Network(NamedTuple):
     seeds: list[int]
     teachers: list[Record | None]
     row: str
+    timed: list[Record]
     part: str = ""
 
 
@@ -79,30 +84,33 @@ def _of_comparison(source: Comparison) -> list[Network]:
     held = () if spec["controls"] == "none" else tuple(spec["controls"].values())
     found: list[Network] = []
     taught: list[tuple[str, str, Record]] = []
+    timed = Timed(of_trials(source.lines))
     for part in source.parts:
         for row in spec["rows"]:
             lines = source.trials(row, part)
-            if not lines or any("failed" in line or line["record"]["collapsed"] for line in lines):
+            if not lines or not all(map(works, lines)):
                 continue
             records = [line["record"] for line in lines]
             found.append(
                 Network(
                     full_name(row, part),
                     "control" if row in held else "student",
-                    [record["students"]["student"] for record in records],
+                    evenly_measured(records),
                     [record["seconds"] for record in records],
                     [record["recipe"]["seed"] for record in records],
                     [record["teacher"] for record in records],
                     row,
+                    timed.like(records),
                     part,
                 )
             )
             taught += [(row, part, record) for record in records]
-    return _teachers(taught, "test_accuracy") + found
+    return _teachers(taught, "test_accuracy", timed) + found
 
 
 def _of_runs(records: Sequence[Record]) -> list[Network]:
     taught = [record["recipe"]["student"] for record in records if record["recipe"]["methods"]]
+    timed = Timed(records)
     found = []
     for record in records:
         recipe = record["recipe"]
@@ -118,46 +126,49 @@ def _of_runs(records: Sequence[Record]) -> list[Network]:
                     [recipe["seed"]],
                     [record["teacher"]],
                     title,
+                    timed.like([record], name),
                 )
             )
     named = [(str(record["name"]), "", record) for record in records]
-    return _teachers(named, "validation_accuracy") + found
+    return _teachers(named, "validation_accuracy", timed) + found
 
 
-def _teachers(trained: Iterable[tuple[str, str, Record]], needed: str) -> list[Network]:
+def _teachers(
+    trained: Iterable[tuple[str, str, Record]], needed: str, timed: Timed
+) -> list[Network]:
     """Each teacher once, as it was measured most fully; of several, once at each part.
 
     Args:
         trained: row, part and record of each training.
         needed: what must be known of it.
+        timed: knows what was measured of each teacher.
     """
     kinds: dict[str, dict[str, tuple[str, Record]]] = {}
+    known: dict[str, list[Record]] = {}
     for row, part, record in trained:
         teacher = record["teacher"]
         if teacher and finite(teacher.get(needed)) is not None:
-            at_parts = kinds.setdefault(teacher_kind(record), {})
-            first, known = at_parts.setdefault(part, (row, teacher))
-            at_parts[part] = (first, max(known, teacher, key=len))
+            kind = teacher_kind(record)
+            known[kind] = timed.teacher_like(record)
+            at_parts = kinds.setdefault(kind, {})
+            first, other = at_parts.setdefault(part, (row, teacher))
+            at_parts[part] = (first, max(other, teacher, key=len))
     if len(kinds) == 1:
-        (at_parts,) = kinds.values()
-        return [_teacher("teacher", "", max((entry for _, entry in at_parts.values()), key=len))]
+        ((kind, at_parts),) = kinds.items()
+        fullest = max((entry for _, entry in at_parts.values()), key=len)
+        return [_teacher("teacher", "", fullest, known[kind])]
     here = [part for at_parts in kinds.values() for part in at_parts]
     return [
-        _teacher("teacher" if here.count(part) == 1 else f"teacher of {row}", part, teacher)
-        for at_parts in kinds.values()
-        for part, (row, teacher) in at_parts.items()
+        _teacher(
+            "teacher" if here.count(part) == 1 else f"teacher of {row}", part, one, known[kind]
+        )
+        for kind, at_parts in kinds.items()
+        for part, (row, one) in at_parts.items()
     ]
 
 
-def teacher_kind(record: Record) -> str:
-    """The same for records of the same teacher on the same test pictures."""
-    content = record["content"]
-    kind = [record["recipe"]["teacher"], content.get("teacher"), content.get("test")]
-    return json.dumps(kind, sort_keys=True)
-
-
-def _teacher(row: str, part: str, entry: Record) -> Network:
-    return Network(full_name(row, part), "teacher", [entry], [], [], [], row, part)
+def _teacher(row: str, part: str, entry: Record, timed: list[Record]) -> Network:
+    return Network(full_name(row, part), "teacher", [entry], [], [], [], row, timed, part)
 
 
 def teacher_of(networks: Sequence[Network]) -> Network | None:
@@ -188,7 +199,13 @@ def at(value: Any, *path: str) -> Any:
 
 
 def numbers(network: Network, *path: str) -> list[float]:
-    """A number of every seed; none at all unless every seed has it."""
+    """A number of every seed; none at all unless every seed has it.
+
+    Of a latency every number that was measured of a network of its kind.
+    """
+    if path[0].startswith("latency"):
+        timed = [finite(at(measured, *path)) for measured in network.timed]
+        return [number for number in timed if number is not None]
     found = [finite(at(measured, *path)) for measured in network.measured]
     known = [number for number in found if number is not None]
     return known if len(known) == len(found) else []

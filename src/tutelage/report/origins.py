@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tutelage.report.blocks import Block, Cell, Code, Facts, Grid, More, Section, Text, points
-from tutelage.report.comparisons import title_of
-from tutelage.report.counting import Line, Record, finite, full_name
+from tutelage.report.counting import finite
+from tutelage.report.lines import Line, Record, full_name, title_of
 from tutelage.report.networks import at
 from tutelage.report.sources import Comparison, Runs
 from tutelage.report.tables import duplicates_in_words, duration, facts

@@ -13,8 +13,8 @@ from tutelage.records import write_atomic
 from tutelage.report.blocks import Figure, Figures, Group, More, Section, signed, spans
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
-from tutelage.report.counting import full_name
 from tutelage.report.layout import Table
+from tutelage.report.lines import full_name
 from tutelage.report.metrics import METRICS
 from tutelage.report.networks import controls, mean, networks_of, teacher_of
 from tutelage.report.sections import sections
@@ -90,7 +90,7 @@ def _view(source: Source) -> View:
         rows = {str(record["name"]): str(record["name"]) for record in source.records}
         notes = ([*cautions(source.records), *source.remarks()], [[]])
     else:
-        tables = make_tables(source.spec, source.lines, source.stale)
+        tables = make_tables(source.spec, source.lines, source.stale, source.late)
         titles = [table.title for table in tables]
         rows = {full_name(row, title): row for title in titles for row in source.spec["rows"]}
         held = {} if source.spec["controls"] == "none" else source.spec["controls"]
@@ -179,8 +179,10 @@ _CLAIMED = {
     "contradicted": "contradicted",
     "not shown": "not shown",
     "at unequal time": "shown only at unequal training time",
+    "declared late": "shown, but claimed only after trials had run",
     "too few seeds": "not decided, with too few seeds",
     "not measured": "not yet measured",
+    "measured unevenly": "not decided, as it was measured by different code",
     "fails": "not decided, as a row fails",
 }
 _PHRASES = {

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from tutelage.errors import RunError
 from tutelage.report.blocks import Block, Card, Cards, Gallery, More, Picture, Section, Text
-from tutelage.report.counting import Record
-from tutelage.report.networks import Network, at, best_student, teacher_kind
+from tutelage.report.latencies import teacher_kind
+from tutelage.report.lines import Record
+from tutelage.report.networks import Network, at, best_student
 from tutelage.report.sources import Runs, Source
 from tutelage.report.views import Part, View, by_part, section
 

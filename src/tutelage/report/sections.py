@@ -13,10 +13,11 @@ from tutelage.report.blocks import (
     points,
     signed,
 )
-from tutelage.report.counting import Choice, Line, Record, finite, full_name
+from tutelage.report.counting import Choice, finite
 from tutelage.report.curves import Logged, curve_figures, terms_of
 from tutelage.report.figures import cost_figure, gain_figure
 from tutelage.report.layout import Table
+from tutelage.report.lines import Line, Record, full_name
 from tutelage.report.maps import similarity_figure
 from tutelage.report.networks import Network, at, mean, read_split
 from tutelage.report.origins import again, origin, recipe, trials
@@ -97,7 +98,9 @@ def _of_table(table: Table, named: Mapping[str, str], part: Part) -> list[Block]
     failed = [place for place, row in enumerate(table.rows) if "accuracy" not in row]
     blocks: list[Block] = [Grid("All rows", head, rows, failed)]
     if table.findings:
-        blocks.append(Text("What became of the claims that were written down before the runs:"))
+        late = any(finding.late for finding in table.findings)
+        when = "" if late else " that were written down before the runs"
+        blocks.append(Text(f"What became of the claims{when}:"))
         blocks.append(Points([finding.sentence() for finding in table.findings]))
     return blocks + (shown(gain_figure(table.rows, named, part.slug)) if named else [])
 
@@ -119,6 +122,9 @@ def _accepted(records: Sequence[tuple[str, Record]]) -> list[Block]:
     return [Grid("Whether the student keeps the limits that were set", head, rows)] if rows else []
 
 
+_POOLED = "the mean of all measurements of one architecture: equal networks are equally fast"
+
+
 def _networks(view: View) -> Section:
     split = read_split(view.networks)
     blocks = by_part(view, lambda part: _beside_each_other(part, split))
@@ -133,7 +139,7 @@ def _networks(view: View) -> Section:
             Text(
                 (f"In small print: {'; '.join(against)}. " if against else "")
                 + "MACs are multiply–accumulates for one picture; latency is the median for a "
-                f"batch of {batch if batch is not None else 'unknown size'}."
+                f"batch of {batch if batch is not None else 'unknown size'}, {_POOLED}."
             )
         )
     return section(
@@ -203,9 +209,10 @@ def _cost(view: View) -> Section:
         if any(set(row[2:]) != {"–"} for row in rows):
             made.append(
                 Text(
-                    "Latencies are medians, with the 95th percentile in small print. Weights are "
-                    "bytes as saved; peak memory is what is alive at once in one forward pass of "
-                    "one picture, counted, without what operations need inside. MB are 10⁶ bytes."
+                    f"Latencies are medians, {_POOLED}; the 95th percentile is in small print. "
+                    "Weights are bytes as saved; peak memory is what is alive at once in one "
+                    "forward pass of one picture, counted, without what operations need inside. "
+                    "MB are 10⁶ bytes."
                 )
             )
         else:

@@ -7,18 +7,9 @@ from typing import Any, NamedTuple
 
 from tutelage.errors import RunError
 from tutelage.records import RECORD_SCHEMA, RunFolder, read_lines
-from tutelage.report.counting import (
-    Choice,
-    Line,
-    Pool,
-    Record,
-    finite,
-    full_name,
-    is_trial,
-    parts_of,
-    sound,
-    that_count,
-)
+from tutelage.report.counting import Choice, Pool, finite, parts_of, sound, that_count
+from tutelage.report.declared import late_claims
+from tutelage.report.lines import Line, Record, full_name, is_trial, require_same
 
 __all__ = ["Comparison", "Runs", "Source", "finite_only", "read_source"]
 
@@ -63,6 +54,8 @@ class Comparison(NamedTuple):
         metrics: identity of a trial → the lines that its run has logged.
         folders: identity of a trial → its run folder, if it is still there.
         unsound: what in records is damaged, and counts as not measured; in words.
+        late: claim → trials of its rows that had run, with test read, when it was first made; for
+            claims that were made after the first.
     """
 
     spec: Mapping[str, Any]
@@ -72,6 +65,7 @@ class Comparison(NamedTuple):
     metrics: dict[str, list[Record]]
     folders: dict[str, RunFolder]
     unsound: list[str]
+    late: dict[str, int]
 
     @property
     def parts(self) -> dict[str, Record]:
@@ -178,7 +172,7 @@ def _read_comparison(path: Path, runs: Path) -> Comparison:
         raise RunError(f"There is no {path}. Name a comparison's JSON-lines file, or its folder.")
     entries = read_lines(path)
     for number, entry in enumerate(entries, start=1):
-        _require_line(entry, f"line {number} of {path}")
+        require_line(entry, f"line {number} of {path}")
     specs = [entry["spec"] for entry in entries if entry["kind"] == "spec"]
     if not specs:
         raise RunError(
@@ -209,7 +203,8 @@ def _read_comparison(path: Path, runs: Path) -> Comparison:
     metrics = {
         identity: logged for identity, place in folders.items() if (logged := _read_metrics(place))
     }
-    return Comparison(spec, lines, stale, choices, metrics, folders, unsound)
+    late = late_claims(entries, lines)
+    return Comparison(spec, lines, stale, choices, metrics, folders, unsound, late)
 
 
 def _not_measured_again(unused: Iterable[Line], counted: Iterable[Line]) -> list[Line]:
@@ -254,7 +249,15 @@ _OF_A_LINE = ("row", "seed", "settings", "identity", "record")
 _OF_A_SPEC = ("name", "base", "seeds", "controls", "rows", "note")
 
 
-def _require_line(entry: Any, where: str) -> None:
+def require_line(entry: Any, where: str) -> None:
+    """Checks that a line of a file is one of a comparison's, and of our schema.
+
+    Args:
+        where: for the sentence.
+
+    Raises:
+        RunError: it is not.
+    """
     kind = entry.get("kind") if isinstance(entry, Mapping) else None
     if kind == "spec":
         _require_spec(entry.get("spec"), where)
@@ -308,23 +311,9 @@ def _require_same_data(spec: Record, lines: Sequence[Line]) -> None:
         held = [line for line in here if line["row"] in controls]
         for row in spec["rows"]:
             own = [line for line in here if line["row"] == row]
-            _require_same(full_name(row, part), own, _of_a_mean)
+            require_same(full_name(row, part), own, _of_a_mean)
             if own:
-                _require_same(full_name(row, part), [*own, *held], _of_a_gain)
-
-
-def _require_same(row: str, lines: Sequence[Line], fields: Any) -> None:
-    first: dict[str, tuple[Any, Line]] = {}
-    for line in lines:
-        for field, value in sorted(fields(line["record"]).items()):
-            known, other = first.setdefault(field, (value, line))
-            if value != known:
-                raise RunError(
-                    f"{row}: {field} is {known} in one trial ({other['row']}, seed "
-                    f"{other['seed']}) and {value} in another ({line['row']}, seed "
-                    f"{line['seed']}), and what was measured on different data enters no common "
-                    "mean. Run the comparison again, or remove the lines of one of them."
-                )
+                require_same(full_name(row, part), [*own, *held], _of_a_gain)
 
 
 _NO_FIELDS = ("test", "duplicates")

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from tutelage.report.blocks import Block, Figure, Figures, Group, Section, Text
 from tutelage.report.comparisons import make_tables
-from tutelage.report.counting import Record, full_name
 from tutelage.report.layout import Table
+from tutelage.report.lines import Record, full_name
 from tutelage.report.networks import Network, controls, teacher_of
 from tutelage.report.sources import Comparison, Runs, Source
 from tutelage.report.styles import Style
