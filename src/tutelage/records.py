@@ -20,6 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, final
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,6 +33,7 @@ from tutelage.errors import RunError
 __all__ = [
     "RECORD_SCHEMA",
     "RunFolder",
+    "alone_in",
     "append_line",
     "read_lines",
     "remove",
@@ -164,6 +170,28 @@ def read_lines(path: Path) -> list[Any]:
                 break
             raise RunError(f"{path} is damaged in line {number}. Remove that line.") from None
     return values
+
+
+@contextmanager
+def alone_in(folder: Path, what: str) -> Iterator[None]:
+    """Holds a folder, which is made if need be, against other processes that ask for it this way.
+
+    Args:
+        what: is done there, for the sentence that others get.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as held:
+        if fcntl is not None:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"Another `{what}` works in {folder}. Wait for it, or stop it first."
+                ) from None
+        yield
 
 
 def remove(path: Path) -> None:

@@ -8,7 +8,8 @@ from tutelage.comparison.board import Board, showing
 from tutelage.comparison.jobs import running
 from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Started, Trials
-from tutelage.errors import RunError
+from tutelage.errors import RecipeError, RunError
+from tutelage.records import alone_in
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
 from tutelage.report.layout import Table
@@ -82,7 +83,7 @@ def compare(
     folder = Path(runs) / known.name
     path = Path(records) if records is not None else folder / "trials.jsonl"
     groups = known.groups()
-    board = Board(list(known.rows), len(known.seeds) * len(groups))
+    board = Board(list(known.rows), len(known.seeds), known.axes)
     with running(jobs) as pool:
         trials = Trials(
             path,
@@ -94,17 +95,31 @@ def compare(
             command=command,
         )
         for group in groups:  # what cannot be built shall say so before anything runs
-            for row in known.rows:
-                trials.parts(known.recipe(known.settings(row, group), known.seeds[0]))
+            _require_one_test(known, group, trials)
         described = known.model_dump(mode="json", by_alias=True)
-        trials.note_spec(described)
-        with showing(board, shown=shown):
+        with alone_in(folder, "tutelage compare"), showing(board, shown=shown):
+            trials.read_lines()
+            board.note_file(trials.finished)
+            trials.note_spec(described)
             if restamp:
                 _restamp(known, trials)
             lines = _run(known, trials)
     identities = {line["identity"] for line in lines}
     stale = [line for line in trials.finished if line["identity"] not in identities]
     return Comparison(make_tables(described, lines, stale), folder, path)
+
+
+def _require_one_test(spec: Spec, group: Mapping[str, Any], trials: Trials) -> None:
+    """Refuses rows that would be held against each other on different test pictures."""
+    tests: dict[Any, str] = {}
+    for row in spec.rows:
+        parts = trials.parts(spec.recipe(spec.settings(row, group), spec.seeds[0]))
+        tests.setdefault(parts["content"]["test"], row)
+    if len(tests) > 1:
+        raise RecipeError(
+            f"The rows {' and '.join(tests.values())} have different test pictures (data.source), "
+            "and would not compare. Make the source an axis, or a comparison of its own."
+        )
 
 
 def _restamp(spec: Spec, trials: Trials) -> None:
