@@ -12,7 +12,9 @@ from tutelage.errors import RecipeError, RunError
 from tutelage.records import alone_in
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
+from tutelage.report.declared import late_claims
 from tutelage.report.layout import Table
+from tutelage.report.lines import works
 from tutelage.runs import Extras
 
 __all__ = ["Comparison", "compare"]
@@ -106,7 +108,8 @@ def compare(
             lines = _run(known, trials)
     identities = {line["identity"] for line in lines}
     stale = [line for line in trials.finished if line["identity"] not in identities]
-    return Comparison(make_tables(described, lines, stale), folder, path)
+    late = late_claims(trials.entries, lines)
+    return Comparison(make_tables(described, lines, stale, late), folder, path)
 
 
 def _require_one_test(spec: Spec, group: Mapping[str, Any], trials: Trials) -> None:
@@ -187,8 +190,7 @@ def _choose(
         line = one.line()
         if line not in lines:
             lines.append(line)
-        works = "failed" not in line and not line["record"]["collapsed"]
-        scores.append(_validation(line) if works else -1.0)
+        scores.append(_validation(line) if works(line) else -1.0)
     if max(scores) < 0:
         raise RunError(
             f"No value of {key} that was tried for {row} learned anything: "

@@ -18,6 +18,7 @@ from tutelage.recipes import (
     validate,
 )
 from tutelage.report.claims import parse_claim
+from tutelage.report.lines import combinations
 
 __all__ = ["Row", "Spec", "read_spec"]
 
@@ -98,9 +99,7 @@ class Spec(BaseModel):
 
     def groups(self) -> list[dict[str, Any]]:
         """All combinations of the axes' values; a single empty one without axes."""
-        return [
-            dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())
-        ]
+        return combinations(self.axes)
 
     def lineage(self, name: str) -> list[Row]:
         """A row after those that it is like, the most distant first."""

@@ -86,6 +86,11 @@ class Trials:
             require_line(line, f"line {number} of {self._records}")
 
     @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The whole file: specifications, trials and tries, in their order."""
+        return list(self._lines)
+
+    @property
     def finished(self) -> list[Line]:
         """All lines of trials and tries, in the order in which they were run."""
         return [line for line in self._lines if line["kind"] != "spec"]
