@@ -44,6 +44,7 @@ def spec(rows: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 TWO = {"narrow": {}, "wide": {"set": {"student.width": 4}}}
 KEY = "train.optimizer.lr"
+HINTS = {"set": {"methods": {"fitnet_hints": {"weight": 1}}}}
 CHOOSING = {"tuned": {"choose": {KEY: [1e-12, 0.05]}, "set": {"train.steps": 20}}}
 
 
@@ -691,9 +692,12 @@ def test_what_the_specification_asks_for_is_measured_of_every_trial(
     assert shown[2:] == [["student", "teacher"], ["student"]]
     pictures = [student_of(line)["robustness"]["pictures"] for line in lines_of(file_of(runs))[2:]]
     assert pictures == [30, 30, 20, 20]
+    other = value | {"evaluate": {"corruptions": 20}, "rows": {"narrow": {}, "hints": HINTS}}
+    run(other, runs)  # by other methods, but of the same teacher
+    assert shown[4:] == [["student"], ["student"]]
     precise = value | {"evaluate": {"corruptions": 20}, "axes": {"train.precision": ["bf16"]}}
     run(precise, runs)  # in which the teacher answers otherwise
-    assert shown[4:] == [["student", "teacher"], ["student"]]
+    assert shown[6:] == [["student", "teacher"], ["student"]]
 
 
 def test_without_run_folders_students_are_trained_again_to_be_measured(

@@ -23,7 +23,7 @@ from tutelage.runs import Extras, measuring_code
 
 __all__ = ["Line", "Started", "Trials"]
 
-_MACHINE = ("versions", "device", "threads", "code")
+_MACHINE = ("versions", "device", "threads")
 
 Line = dict[str, Any]
 """What a finished trial leaves: kind, row, seed, settings, identity, its parts, and the record."""
@@ -198,8 +198,11 @@ class Trials:
             return None
         wanted = _conditions(plain(recipe), parts)
         now = {key: measuring_code(key) for key in self._extras.keys}
+        codes = {known["code"] for known in self._known_parts.values()}  # of rows as they are now
         for line in self.finished:
             if line["kind"] != "trial" or "failed" in line or not self._is_complete(line):
+                continue
+            if line["parts"]["code"] not in codes:
                 continue
             record = line["record"]
             by = {key: record.get("measured", {}).get(key, {}).get("code") for key in now}
