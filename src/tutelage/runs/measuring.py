@@ -57,16 +57,22 @@ _MEASURING = ("torchmetrics", "scipy", "pillow")
 
 def look(network: Network, pictures: EvalLoader, built: Built, device: torch.device) -> Predictions:
     """What a network says, in the precision of the run."""
+    seen = _predict(network, pictures, built, device)
+    require_finite(seen)
+    return seen
+
+
+def _predict(
+    network: Network, pictures: EvalLoader, built: Built, device: torch.device
+) -> Predictions:
     settings = built.recipe.train
-    seen = predict(
+    return predict(
         network,
         pictures,
         device=device,
         precision=settings.precision,
         channels_last=settings.channels_last,
     )
-    require_finite(seen)
-    return seen
 
 
 def require_finite(seen: Predictions) -> None:
@@ -97,7 +103,7 @@ def check_teacher(built: Built, device: torch.device) -> Predictions | None:
     # Of all classes: a source may be sorted by them.
     some = validation.take(draw_stratified(validation, number, 0, "sanity"))
     loader = EvalLoader(some, batch_size=EVALUATION_BATCH)
-    seen = look(built.teacher, loader, built, device)
+    seen = _predict(built.teacher, loader, built, device)
     share = accuracy(seen)
     if near_chance(share, seen):
         raise TeacherError(
