@@ -25,7 +25,7 @@ from tutelage.comparison.spec import read_spec
 from tutelage.data.digits import digits
 from tutelage.data.loader import TrainLoader
 from tutelage.engine import fit
-from tutelage.errors import NetworkError, RecipeError, RunError, SettingError
+from tutelage.errors import DataError, NetworkError, RecipeError, RunError, SettingError
 from tutelage.evaluation.robustness import robustness
 from tutelage.identity import weights_of
 from tutelage.provenance import versions
@@ -780,6 +780,43 @@ def test_rows_on_other_test_pictures_are_refused_before_anything_runs(runs: Path
     with pytest.raises(RecipeError, match="all and few have different test pictures"):
         run(spec({"all": {}, "few": {"set": few}}), runs)
     assert not file_of(runs).exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.jsonl", "folder"])
+def test_a_file_that_is_not_a_comparisons_is_left_alone(name: str, runs: Path, tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    if name != "folder":
+        (tmp_path / name).write_text("my notes, one line, no newline")
+    with pytest.raises(RunError, match=rf"{name} (is no place|holds no line)"):
+        run(spec(TWO), runs, records=tmp_path / name)
+    assert not runs.exists()
+    if name != "folder":
+        assert (tmp_path / name).read_text() == "my notes, one line, no newline"
+
+
+def test_a_comparison_does_not_move_into_a_run(runs: Path):
+    train(recipe(), name="tiny", runs=runs, shown=False)
+    with pytest.raises(RunError, match="is the folder of a run"):
+        run(spec(TWO), runs)
+
+
+def test_a_line_that_is_whole_but_damaged_stops_it_before_anything_runs(
+    runs: Path, trained: list[Any]
+):
+    run(spec(TWO, seeds=[0]), runs)
+    content = file_of(runs).read_bytes()
+    file_of(runs).write_bytes(content[:-9] + b"\xff" + content[-8:])
+    trained.clear()
+    with pytest.raises(RunError, match="damaged in line 3"):
+        run(spec(TWO), runs)
+    assert trained == []
+
+
+def test_soft_labels_that_are_not_there_are_missed_before_anything_runs(runs: Path):
+    asked = {"evaluate": {"soft_labels": "nowhere.npy"}}
+    with pytest.raises(DataError, match="no file nowhere"):
+        run(spec(TWO, **asked), runs)
+    assert not runs.exists()
 
 
 def test_two_comparisons_do_not_work_in_one_folder(runs: Path):

@@ -9,7 +9,7 @@ from tutelage.comparison.jobs import running
 from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Started, Trials
 from tutelage.errors import RecipeError, RunError
-from tutelage.records import alone_in
+from tutelage.records import RunFolder, alone_in, read_lines
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
 from tutelage.report.declared import late_claims
@@ -84,6 +84,8 @@ def compare(
     known = read_spec(spec)
     folder = Path(runs) / known.name
     path = Path(records) if records is not None else folder / "trials.jsonl"
+    _require_place(path, folder)
+    _extras(known).digest()
     groups = known.groups()
     board = Board(list(known.rows), len(known.seeds), known.axes)
     with running(jobs) as pool:
@@ -110,6 +112,20 @@ def compare(
     stale = [line for line in trials.finished if line["identity"] not in identities]
     late = late_claims(trials.entries, lines)
     return Comparison(make_tables(described, lines, stale, late), folder, path)
+
+
+def _require_place(records: Path, folder: Path) -> None:
+    """Refuses a file that is not a comparison's, and a folder that is a run's."""
+    if records.suffix != ".jsonl" or records.is_dir():
+        raise RunError(
+            f"{records} is no place for a comparison's lines. Name a file that ends in .jsonl."
+        )
+    if records.exists() and records.stat().st_size and not read_lines(records):
+        raise RunError(f"{records} holds no line of a comparison. Name another file.")
+    if RunFolder(folder).recipe.exists():
+        raise RunError(
+            f"{folder} is the folder of a run. Give the comparison another name, or other --runs."
+        )
 
 
 def _require_one_test(spec: Spec, group: Mapping[str, Any], trials: Trials) -> None:

@@ -80,7 +80,8 @@ class Jobs:
         with self._lock:
             if self._stopped:
                 raise Interrupted("Stopped before it began.", signal.SIGTERM)
-            child.start()
+            with _without_interrupts():  # which the child, still importing, would only choke on
+                child.start()
             self._children.add(child)
         sending.close()
         try:
@@ -132,6 +133,19 @@ def _terminable(*, several: bool) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Inside, this thread holds SIGINT back, and so does a process that it starts."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _child(
     sending: Connection, threads: int, function: Callable[[Any], Any], argument: Any
 ) -> None:
@@ -139,6 +153,9 @@ def _child(
     # A terminal's Ctrl-C goes to the whole group: from here on only our parent hands signals on.
     if sys.platform != "win32":
         os.setpgrp()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that came meanwhile
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answer = (True, function(argument))
