@@ -96,7 +96,15 @@ class Seen:
         for place in range(0, height + 1, 400):
             self.page.evaluate(f"window.scrollTo({{ top: {place}, behavior: 'instant' }})")
             self.page.wait_for_timeout(30)
-        self.wait("document.querySelectorAll('.plot:not([data-drawn])').length === 0")
+        for _ in range(300):  # a slow machine draws nothing of what is passed too quickly
+            if not self.page.evaluate("!!document.querySelector('.plot:not([data-drawn])')"):
+                return
+            self.page.evaluate(
+                "document.querySelector('.plot:not([data-drawn])')"
+                ".scrollIntoView({ block: 'center', behavior: 'instant' })"
+            )
+            self.page.wait_for_timeout(100)
+        raise AssertionError("some figures are never drawn")
 
     def wait(self, condition: str) -> None:
         """Waits for a condition; the page's policy forbids playwright's own way to do so."""
