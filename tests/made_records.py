@@ -1,8 +1,11 @@
 """Records as runs would leave them, made up: for tests of what reads records."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 Line = dict[str, Any]
 
@@ -55,7 +58,7 @@ def deeply(accuracy: float, classes: list[str] | None = None) -> dict[str, Any]:
             "classes": names,
             "confusion": [[right if i == j else wrong for j in range(count)] for i in range(count)],
             "calibration": scores | {"bins": bins, "temperature": 1.5, "scaled": scores},
-            "correct": "",
+            "correct": correct(accuracy, 100 * count),
             "pictures": 100 * count,
         },
         "robustness": {
@@ -68,7 +71,33 @@ def deeply(accuracy: float, classes: list[str] | None = None) -> dict[str, Any]:
             {"student": "layer1", "teacher": "layer1", "cka": accuracy},
             {"student": "layer2", "teacher": "layer2", "cka": accuracy / 2},
         ],
+        "people": {"cross_entropy": 1.4, "kl": 0.8, "top1": accuracy - 0.02},
+        "latency_batched": {"batch": 32, "median_ms": 12.0, "p95_ms": 14.5},
+        "file_bytes": 302_312,
+        "peak_memory_bytes": 613_000,
     }
+
+
+def correct(accuracy: float, pictures: int) -> str:
+    """A bit for each picture, of which the first are right."""
+    bits = np.arange(pictures) < round(accuracy * pictures)
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
+
+
+def measured_deeply(have: list[Line], classes: list[str] | None = None) -> list[Line]:
+    """The same lines; everything was measured of their students and teachers."""
+    for one in have:
+        student = one["record"]["students"]["student"]
+        student |= deeply(student["test_accuracy"], classes)
+        student |= {
+            "agreement": 0.8,
+            "fidelity": {"top1": 0.8, "kl": 0.5, "on_teacher_errors": 0.4},
+        }
+        of_teacher = deeply(0.93, classes)
+        del of_teacher["similarity"]
+        one["record"]["teacher"] |= of_teacher
+        one["record"]["data"] |= {"duplicates": {"train": 2, "train/test": 3}}
+    return have
 
 
 def record(accuracy: float = 0.7, *, seed: int = 0, **more: Any) -> dict[str, Any]:
@@ -163,6 +192,24 @@ def lines(**accuracies: list[float]) -> list[Line]:
     ]
 
 
+WIDTHS = {"student.width": [8, 16]}
+
+
+def lines_of_widths(**at_16: list[float]) -> list[Line]:
+    """Trials of all rows at two widths of the student; some may do otherwise at the second."""
+    found = []
+    for width in WIDTHS["student.width"]:
+        given = {row.replace("_", "-"): values for row, values in at_16.items()}
+        for row, values in (ACCURACIES | (given if width == 16 else {})).items():
+            for seed, accuracy in enumerate(values):
+                one = line(row, seed, accuracy, settings={"student.width": width, "row": row})
+                one["record"]["name"] = f"{row}-{width}-seed{seed}"
+                one["record"]["recipe"]["student"]["width"] = width
+                one["record"]["students"]["student"]["macs"] *= width**2 // 64
+                found.append(one)
+    return found
+
+
 def write_comparison(path: Path, lines: list[Line], **more: Any) -> Path:
     """The file of a comparison: its specification first, unless one is among the lines."""
     own = [] if any(one["kind"] == "spec" for one in lines) else [spec_line(**more)]
@@ -193,3 +240,23 @@ def write_run(folder: Path, kept: dict[str, Any], logged: list[Line] | None = No
     if logged is not None:
         (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in logged))
     return folder
+
+
+def write_pictures(folder: Path, *, seed: int = 0, number: int = 3, size: int = 8) -> Path:
+    """What a run with a teacher leaves of a few gray pictures of three classes."""
+    generator = np.random.default_rng(seed)
+    shown = {
+        "images": np.arange(number * size * size, dtype=np.uint8).reshape(number, size, size, 1),
+        "index": np.arange(number) + 2**40 + 7,
+        "targets": np.arange(number) % 3,
+    }
+    arrays = {f"{part}/{key}": value for part in ("same", "apart") for key, value in shown.items()}
+    for what, sides in (("student", (8, 4, 2)), ("teacher", (8, 4, 2))):
+        arrays[f"same/{what}_stages"] = np.array([f"layer{n + 1}" for n in range(len(sides))])
+        for place, side in enumerate(sides):
+            maps = generator.random((number, side, side)).astype(np.float16)
+            arrays[f"same/{what}/{place}"] = maps
+        shares = generator.dirichlet(np.ones(3), number).astype(np.float16)
+        arrays[f"apart/{what}"] = shares
+    np.savez_compressed(folder / "pictures.npz", allow_pickle=False, **arrays)
+    return folder / "pictures.npz"

@@ -509,8 +509,11 @@ def test_test_is_read_once(teacher: Path, runs: Path):
         "fidelity",
     }
     assert after["data"] == before["data"] | {"test": len(digits().test)}
-    by = {"code": measuring_code("test"), "commit": git_commit()}
-    assert (before.get("measured"), after["measured"]) == (None, {"test": by})
+    assert "measured" not in before
+    by = after["measured"]["test"]
+    assert (by["code"], by["commit"]) == (measuring_code("test"), git_commit())
+    assert by["versions"].keys() >= versions().keys() | {"torchmetrics", "scipy", "pillow"}
+    assert by["threads"] == 1
     changed = {"readings", "students", "teacher", "data"}
     assert all(after[key] == before[key] for key in before.keys() - changed)
     content = files(runs / "x")

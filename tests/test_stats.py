@@ -143,10 +143,11 @@ def test_what_comes_after_a_comparison_that_shows_nothing_shows_nothing():
     assert [verdict([one]) for one in found] == ["not shown", "not shown"]
 
 
-def test_too_few_seeds_take_part_in_no_correction():
+def test_what_cannot_be_tested_yet_counts_as_the_least_certain():
     few, zeros = ([1.0, 2.0], [0.0, 0.0]), [0.0] * 3
-    found = holm_intervals([few, ([2.0, 2.1, 2.2], zeros)])
-    assert found == [None, paired_interval([2.0, 2.1, 2.2], zeros)]
+    found = holm_intervals([few, ([2.0, 2.1, 2.2], zeros), ([], [])])
+    widened = paired_interval([2.0, 2.1, 2.2], zeros, level=1 - 0.05 / 3)
+    assert found == [None, widened, None]
 
 
 def test_of_twenty_tables_without_any_effect_at_most_one_says_something():

@@ -1,5 +1,6 @@
 """The tables of the papers are those of the records."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -23,3 +24,18 @@ def test_a_table_is_that_of_the_records(path: Path):
         assert wrong != text
         assert TABLES["renewed"](wrong) == text, "run `make tables`"
     assert TABLES["renewed"](text) == text, "run `make tables`"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.html")), ids=lambda path: path.name)
+def test_a_page_that_is_committed_holds_no_picture_and_belongs_to_the_records(path: Path):
+    text = path.read_text(encoding="utf-8")
+    plotly = max(text.split("</script>"), key=len)  # which has pictures of its own, of buttons
+    text = text.replace(plotly, "")
+    assert len(text) < 1e6 < len(plotly)
+    assert "data:image" not in text
+    assert "<img" not in text
+    records = ROOT / "benchmarks" / "records" / f"{path.stem}.jsonl"
+    assert f"<title>{path.stem}" in text
+    for line in map(json.loads, records.read_text().splitlines()):
+        if line["kind"] == "trial" and "robustness" in line["record"]["students"]["student"]:
+            assert line["identity"][:8] in text

@@ -15,11 +15,17 @@ import base64
 import errno
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, final
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +35,7 @@ from tutelage.errors import RunError
 __all__ = [
     "RECORD_SCHEMA",
     "RunFolder",
+    "alone_in",
     "append_line",
     "read_lines",
     "remove",
@@ -162,15 +169,42 @@ def read_lines(path: Path) -> list[Any]:
     if not path.exists():
         return []
     values = []
-    lines = path.read_bytes().splitlines()
+    content = path.read_bytes()
+    lines = content.splitlines()
+    torn = not content.endswith(b"\n")
     for number, line in enumerate(lines, start=1):
         try:
             values.append(json.loads(line))
         except ValueError:
-            if number == len(lines):
+            if torn and number == len(lines):
                 break
             raise RunError(f"{path} is damaged in line {number}. Remove that line.") from None
     return values
+
+
+@contextmanager
+def alone_in(folder: Path, what: str) -> Iterator[None]:
+    """Holds a folder, which is made if need be, against other processes that ask for it this way.
+
+    Args:
+        what: is done there, for the sentence that others get.
+
+    Raises:
+        RunError: another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RunError(f"{folder} cannot be a folder: a file is in its way.") from None
+    with (folder / ".lock").open("a") as held:
+        if fcntl is not None:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    f"Another `{what}` works in {folder}. Wait for it, or stop it first."
+                ) from None
+        yield
 
 
 def remove(path: Path) -> None:
@@ -285,6 +319,13 @@ class RunFolder:
                 "begun with. Begin a new one with another --name."
             ) from None
 
+    @property
+    def how_to_resume(self) -> str:
+        """The command that goes on with it."""
+        words = ["tutelage", "train", str(self.recipe), "--resume", "--name", self.path.name]
+        elsewhere = self.path.parent != Path("runs")
+        return shlex.join([*words, *(["--runs", str(self.path.parent)] * elsewhere)])
+
     def read_record(self) -> dict[str, Any]:
         """The record of a finished run.
 
@@ -295,8 +336,7 @@ class RunFolder:
         self.require()
         if not self.finished:
             raise RunError(
-                f"The run in {self.path} has not finished. Continue it: "
-                f"tutelage train {self.recipe} --resume --name {self.path.name}"
+                f"The run in {self.path} has not finished. Continue it: {self.how_to_resume}"
             )
         try:
             record = json.loads(self.record.read_text())

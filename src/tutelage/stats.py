@@ -123,10 +123,11 @@ def holm_intervals(
     Then at most 1 - `level` of such tables contain a wrong "shown" or "contradicted".
 
     Args:
-        pairs: (first, second) of each comparison.
+        pairs: (first, second) of each comparison that was announced, also of those that cannot be
+            tested (yet): they count as if they had the largest p-values.
 
     Returns:
-        In the order given; None below three pairs, which takes part in no correction.
+        In the order given; None below three pairs.
     """
     p_values = [paired_p_value(first, second) for first, second in pairs]
     tested = sorted(
@@ -136,7 +137,7 @@ def holm_intervals(
     intervals: list[Interval | None] = [None] * len(pairs)
     stopped: float | None = None
     for rank, number in enumerate(tested):
-        error = (1 - level) / (len(tested) - rank) if stopped is None else stopped
+        error = (1 - level) / (len(pairs) - rank) if stopped is None else stopped
         interval = paired_interval(*pairs[number], level=1 - error)
         assert interval is not None
         if stopped is None and interval.low <= 0 <= interval.high:

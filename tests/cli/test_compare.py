@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tutelage import comparison
+from tutelage.cli import compare as module
 from tutelage.report.layout import Table
 
 SPEC = """
@@ -24,6 +25,8 @@ rows:
 
 
 class Answer(NamedTuple):
+    folder: Path
+    records: Path = Path("x.jsonl")
     tables: tuple[Table, ...] = (Table([{"row": "kd", "mean": 0.5}], [], []),)
 
     def findings(self) -> list[Any]:
@@ -36,15 +39,23 @@ class Answer(NamedTuple):
         return "kd  50.0 %"
 
 
+@pytest.fixture
+def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
+    """What a comparison comes to; its page names what it was made from."""
+    monkeypatch.setattr(module, "read_source", lambda paths, runs: f"{paths[0]} in {runs}")
+    monkeypatch.setattr(module, "write_page", lambda source, path: path.write_text(source))
+    return Answer(tmp_path / "r" / "tiny")
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_was_asked_is_handed_on_and_the_answer_printed(
-    as_json: bool, monkeypatch: pytest.MonkeyPatch, call: Any
+    as_json: bool, answer: Answer, monkeypatch: pytest.MonkeyPatch, call: Any
 ):
     asked = {}
 
     def compare(spec: str, **more: Any) -> Answer:
         asked.update(spec=spec, **more)
-        return Answer()
+        return answer
 
     monkeypatch.setattr(comparison, "compare", compare)
     words = [
@@ -55,7 +66,7 @@ def test_what_was_asked_is_handed_on_and_the_answer_printed(
         "b/x.jsonl",
         *["--restamp", "--json", "--jobs", "3"] * as_json,
     ]
-    code, out, _ = call("compare", *words)
+    code, out, err = call("compare", *words)
     assert code == 0
     assert asked == {
         "spec": "spec.yaml",
@@ -73,10 +84,13 @@ def test_what_was_asked_is_handed_on_and_the_answer_printed(
         }
     else:
         assert out == "kd  50.0 %\n"
+    page = answer.folder / "report.html"
+    assert page.read_text() == "x.jsonl in r"
+    assert as_json or str(page) in err
 
 
-def test_the_table_may_be_markdown(monkeypatch: pytest.MonkeyPatch, call: Any):
-    monkeypatch.setattr(comparison, "compare", lambda *_, **__: Answer())
+def test_the_table_may_be_markdown(answer: Answer, monkeypatch: pytest.MonkeyPatch, call: Any):
+    monkeypatch.setattr(comparison, "compare", lambda *_, **__: answer)
     assert call("compare", "spec.yaml", "--markdown").out == "| kd | 50.0 % |\n"
     refused = call("compare", "spec.yaml", "--markdown", "--json")
     assert (refused.code, refused.out) == (2, "")
@@ -93,6 +107,7 @@ def test_a_finished_comparison_is_only_read_again(
     assert {"wide", "narrow"} <= {
         str(v) for row in json.loads(first.out)["tables"][0]["rows"] for v in row.values()
     }
+    assert "<title>tiny" in Path("runs/tiny/report.html").read_text()
     lines = Path("lines.jsonl").read_text()
     second = call("compare", "spec.yaml", "--records", "lines.jsonl", "--json")
     assert second.out == first.out

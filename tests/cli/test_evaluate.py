@@ -181,15 +181,16 @@ def test_a_limit_that_is_none_is_refused_before_anything_is_measured(inside: Pat
     "data", ["digits", "{name: digits}", "arrays:pictures.npz", "pictures.npz"]
 )
 def test_any_model_is_measured_on_any_pictures(
-    inside: Path, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+    mine: RunFolder, call: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
 ):
     source = digits()
     parts = {"train": source.train, "test": source.test}
-    arrays = {f"{name}_images": part.images.numpy() for name, part in parts.items()}
+    arrays: dict[str, Any] = {f"{name}_images": part.images.numpy() for name, part in parts.items()}
     arrays |= {f"{name}_labels": part.labels.numpy() for name, part in parts.items()}
-    np.savez(tmp_path / "pictures.npz", allow_pickle=False, **arrays)
+    np.savez(tmp_path / "pictures.npz", **arrays)
     monkeypatch.chdir(tmp_path)
-    run = inside / "runs" / "student"
+    run = mine.path
+    before = mine.read_record()["readings"]
     for model in (run, run / "student.safetensors"):
         said = call("evaluate", model, "--data", data, "--json")
         assert said.code == 0, said.err
@@ -200,6 +201,11 @@ def test_any_model_is_measured_on_any_pictures(
     text = call("evaluate", run, "--data", data).out
     assert "top-1" in text
     assert "worst classes" in text
+    own = "digits" in data  # the run's own test pictures: that is entered
+    entered = mine.read_record()["readings"][len(before) :]
+    assert [one["purpose"] for one in entered] == [
+        "asked for after the run was finished, as of any model"
+    ] * (3 * own)
 
 
 def test_weights_for_a_network_that_is_known_by_name(inside: Path, call: Any):

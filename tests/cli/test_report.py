@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_records import line, lines, write_comparison
+from made_records import WIDTHS, line, lines, lines_of_widths, write_comparison
 
 from tutelage.records import RunFolder
 
@@ -73,6 +73,29 @@ def test_a_page_of_real_runs_can_be_made(inside: Path, call: Any, tmp_path: Path
     text = page.read_text(encoding="utf-8")
     assert "2 runs side by side" in text
     assert '"curve-loss"' in text
+
+
+def test_pictures_are_shown_when_they_are_asked_for(inside: Path, call: Any, tmp_path: Path):
+    page = tmp_path / "runs.html"
+    runs = ("runs/teacher", "runs/student")
+    assert call("report", *runs, "--html", page, "--pictures").code == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<img ") == 12 * (1 + 3 * 2) + 12  # teacher, and both as students; 12 apart
+    assert "Where student and its teacher differ most" in text
+    assert call("report", *runs, "--html", page).code == 0
+    assert "<img " not in page.read_text(encoding="utf-8")
+    code, out, err = call("report", *runs, "--pictures")
+    assert (code, out) == (2, "")
+    assert "--pictures goes with a page" in err
+
+
+def test_a_comparison_with_axes_has_a_table_for_each_of_their_values(tmp_path: Path, call: Any):
+    claims = ["kd > label-only-long on accuracy"]
+    path = write_comparison(tmp_path / "made.jsonl", lines_of_widths(), axes=WIDTHS, claims=claims)
+    code, out, err = call("report", path)
+    assert (code, err) == (0, "")
+    assert out.startswith("student.width 8\n\nrow")
+    assert out.count("kd > label-only-long on accuracy") == 2
 
 
 def test_notes_of_a_table_for_programs_go_elsewhere(tmp_path: Path, call: Any):

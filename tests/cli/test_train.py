@@ -39,9 +39,10 @@ def test_a_run_leaves_its_folder_and_a_summary(folder: Path, call: Any):
         f"{100 * student['validation_accuracy']:.1f} %",
         f"{100 * student['test_accuracy']:.1f} %",
         "runs/first",
-        "tutelage report",
+        "runs/first/report.html",
     ):
         assert words in out
+    assert "<title>first" in Path("runs/first/report.html").read_text()
     assert "5/5" in err  # progress, apart from the result
 
 

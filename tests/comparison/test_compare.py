@@ -11,21 +11,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import distilled, recipe, train_teacher
 
 from tutelage import identity
+from tutelage.build import build
 from tutelage.comparison import Comparison, compare
 from tutelage.comparison import outcome as outcome_module
 from tutelage.comparison import trials as trials_module
+from tutelage.comparison.spec import read_spec
+from tutelage.data.digits import digits
 from tutelage.data.loader import TrainLoader
+from tutelage.engine import fit
 from tutelage.engine.choosing import Chosen
-from tutelage.errors import NetworkError, RecipeError, RunError, SettingError
+from tutelage.errors import DataError, NetworkError, RecipeError, RunError, SettingError
 from tutelage.evaluation.robustness import robustness
-from tutelage.provenance import digest, versions
-from tutelage.records import RunFolder
+from tutelage.identity import weights_of
+from tutelage.provenance import versions
+from tutelage.records import RunFolder, alone_in
 from tutelage.runs import extras as extras_module
+from tutelage.runs import run as run_module
 from tutelage.runs import settling, train
 
 Line = dict[str, Any]
@@ -38,6 +45,7 @@ def spec(rows: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 TWO = {"narrow": {}, "wide": {"set": {"student.width": 4}}}
 KEY = "train.optimizer.lr"
+HINTS = {"set": {"methods": {"fitnet_hints": {"weight": 1}}}}
 CHOOSING = {"tuned": {"choose": {KEY: [1e-12, 0.05]}, "set": {"train.steps": 20}}}
 
 
@@ -115,12 +123,32 @@ def test_every_row_is_run_with_every_seed(runs: Path, trained: list[Any]):
     assert "narrow" in done.text()
 
 
-def test_paired_rows_share_the_split_and_differ_by_seed(runs: Path, teacher: Path):
-    rows = {"alone": {"set": {"methods": [], "task_weight": 1.0}}, "kd": {}}
-    run(spec(rows, base=distilled(teacher)), runs)
-    lines = lines_of(file_of(runs))
-    assert len({line["record"]["content"]["train"] for line in lines}) == 1
-    assert len({student_of(line)["weights"] for line in lines}) == 4
+def test_paired_rows_share_split_weights_batches_and_views_and_differ_by_seed(teacher: Path):
+    rows = {
+        "alone": {"set": {"methods": [], "task_weight": 1.0}},
+        "kd": {},
+        "hints": {"set": {"methods": {"fitnet_hints": {"weight": 1}}}},
+    }
+    views = {"crop_padding": 1, "flip": True}
+    base = distilled(teacher)
+    asked = read_spec(spec(rows, base=base | {"data": base["data"] | {"views": views}}))
+    (group,) = asked.groups()
+    by_seed = []
+    for seed in asked.seeds:
+        built = [build(asked.recipe(asked.settings(row, group), seed)) for row in rows]
+        first = built[0]
+        for other in built[1:]:
+            assert torch.equal(other.split.train.index, first.split.train.index)
+            assert torch.equal(other.split.validation.index, first.split.validation.index)
+            assert weights_of(other.student) == weights_of(first.student)
+            for step in (0, 1, 5):
+                batches = [vars(one.train.batch(step)).values() for one in (other, first)]
+                assert all(map(torch.equal, *batches))
+        by_seed.append(first)
+    one, two = by_seed
+    assert torch.equal(one.split.train.index, two.split.train.index)
+    assert weights_of(one.student) != weights_of(two.student)
+    assert not torch.equal(one.train.batch(0).index, two.train.batch(0).index)
 
 
 def test_the_file_begins_with_what_was_asked_for(runs: Path):
@@ -157,7 +185,7 @@ def test_a_finished_comparison_is_only_read(runs: Path, trained: list[Any], teac
     trained.clear()
     again = run(value, runs, records=runs / "kept.jsonl")
     assert trained == []
-    assert again == first
+    assert again.tables == first.tables
     assert (runs / "kept.jsonl").read_text() == text
 
 
@@ -829,12 +857,24 @@ def test_what_the_specification_asks_for_is_measured_of_every_trial(
         assert {pair["student"] for pair in student["similarity"]} <= {"layer1", "layer2", "layer3"}
         assert record["measured"].keys() == {"test", "robustness", "similarity"}
         assert len(record["readings"]) == 2
-        assert "corruptions of 30 pictures" in record["readings"][1]["purpose"]
+        asked_for = "asked for by the specification: corruptions of 30 pictures, similarity of maps"
+        assert record["readings"][1]["purpose"] == asked_for
     assert "corrupted accuracy %" in second.text()
     assert "corrupted accuracy %" not in first.text()
     assert second.table()[1]["accuracy"] == first.table()[1]["accuracy"]
     assert run(asked, runs) == second
     assert len(shown) == 2
+    fewer = value | {"evaluate": {"corruptions": 20}}
+    run(fewer, runs)  # which the lines of 30 do not answer
+    assert shown[2:] == [["student", "teacher"], ["student"]]
+    pictures = [student_of(line)["robustness"]["pictures"] for line in lines_of(file_of(runs))[2:]]
+    assert pictures == [30, 30, 20, 20]
+    other = value | {"evaluate": {"corruptions": 20}, "rows": {"narrow": {}, "hints": HINTS}}
+    run(other, runs)  # by other methods, but of the same teacher
+    assert shown[4:] == [["student"], ["student"]]
+    precise = value | {"evaluate": {"corruptions": 20}, "axes": {"train.precision": ["bf16"]}}
+    run(precise, runs)  # in which the teacher answers otherwise
+    assert shown[6:] == [["student", "teacher"], ["student"]]
 
 
 def test_without_run_folders_students_are_trained_again_to_be_measured(
@@ -892,10 +932,103 @@ def test_no_job_is_no_number_of_jobs(runs: Path):
         compare(spec(TWO), runs=runs, jobs=0, shown=False)
 
 
+def test_a_student_that_answers_with_nan_is_a_row_that_fails(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(settings: Any, *args: Any, **more: Any) -> Any:
+        done = fit(settings, *args, **more)
+        list(settings.student.parameters())[-1].data.fill_(float("nan"))
+        return done
+
+    monkeypatch.setattr(run_module, "fit", broken)
+    done = run(spec({"narrow": {}}, seeds=[0]), runs)
+    assert "answered with infinite numbers or NaN" in done.text()
+    assert done.table()[0].get("accuracy") is None
+    assert run(spec({"narrow": {}}, seeds=[0]), runs) == done
+
+
+def test_rows_on_other_test_pictures_are_refused_before_anything_runs(runs: Path, tmp_path: Path):
+    source = digits()
+    parts = {"train": source.train, "test": source.test.take(torch.arange(300))}
+    arrays: dict[str, Any] = {f"{name}_images": part.images for name, part in parts.items()}
+    arrays |= {f"{name}_labels": part.labels for name, part in parts.items()}
+    np.savez(tmp_path / "few.npz", **arrays)
+    few = {"data.source": {"name": "arrays", "path": str(tmp_path / "few.npz")}}
+    with pytest.raises(RecipeError, match="all and few have different test pictures"):
+        run(spec({"all": {}, "few": {"set": few}}), runs)
+    assert not file_of(runs).exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes.jsonl", "folder"])
+def test_a_file_that_is_not_a_comparisons_is_left_alone(name: str, runs: Path, tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    if name != "folder":
+        (tmp_path / name).write_text("my notes, one line, no newline")
+    with pytest.raises(RunError, match=rf"{name} (is no place|holds no line)"):
+        run(spec(TWO), runs, records=tmp_path / name)
+    assert not runs.exists()
+    if name != "folder":
+        assert (tmp_path / name).read_text() == "my notes, one line, no newline"
+
+
+def test_a_comparison_does_not_move_into_a_run(runs: Path):
+    train(recipe(), name="tiny", runs=runs, shown=False)
+    with pytest.raises(RunError, match="is the folder of a run"):
+        run(spec(TWO), runs)
+
+
+def test_a_line_that_is_whole_but_damaged_stops_it_before_anything_runs(
+    runs: Path, trained: list[Any]
+):
+    run(spec(TWO, seeds=[0]), runs)
+    content = file_of(runs).read_bytes()
+    file_of(runs).write_bytes(content[:-9] + b"\xff" + content[-8:])
+    trained.clear()
+    with pytest.raises(RunError, match="damaged in line 3"):
+        run(spec(TWO), runs)
+    assert trained == []
+
+
+def test_soft_labels_that_are_not_there_are_missed_before_anything_runs(runs: Path):
+    asked = {"evaluate": {"soft_labels": "nowhere.npy"}}
+    with pytest.raises(DataError, match="no file nowhere"):
+        run(spec(TWO, **asked), runs)
+    assert not runs.exists()
+
+
+def test_two_comparisons_do_not_work_in_one_folder(runs: Path):
+    with (
+        alone_in(runs / "tiny", "tutelage compare"),
+        pytest.raises(RunError, match="Another `tutelage compare` works in"),
+    ):
+        run(spec(TWO), runs)
+    run(spec(TWO, seeds=[0]), runs)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_jobs_that_are_stopped_go_on(number: signal.Signals, runs: Path, tmp_path: Path):
-    value = spec(TWO, base=recipe(steps=400, checkpoint_every=20, threads=1))
+@pytest.mark.parametrize("asked", ["the parent", "the group", "the parent is gone"])
+def test_jobs_that_are_stopped_have_saved(asked: str, runs: Path, tmp_path: Path):
+    value = spec({"narrow": {}}, base=recipe(steps=100_000, checkpoint_every=100_000, threads=1))
+    process = started(value, runs, tmp_path)
+    time.sleep(1)
+    if asked == "the group":  # as a terminal's Ctrl-C
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGTERM if asked == "the parent" else signal.SIGKILL)
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not saved(runs):
+        time.sleep(0.1)
+    assert len(saved(runs)) == 2
+
+
+def saved(runs: Path) -> list[str]:
+    """Checkpoints beyond the first."""
+    return [path.name for path in runs.rglob("step-*") if int(path.name[5:]) > 0]
+
+
+def started(value: dict[str, Any], runs: Path, tmp_path: Path) -> "subprocess.Popen[bytes]":
+    """A comparison in two jobs, once both have begun."""
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(value))
     words = [sys.executable, "-m", "tutelage.cli.main", "compare", str(path)]
@@ -903,8 +1036,16 @@ def test_jobs_that_are_stopped_go_on(number: signal.Signals, runs: Path, tmp_pat
         [*words, "--runs", str(runs), "--jobs", "2"], stderr=subprocess.PIPE, start_new_session=True
     )
     deadline = time.monotonic() + 120
-    while not list(runs.rglob("step-*")) and time.monotonic() < deadline:
+    while len(list(runs.rglob("step-*"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_jobs_that_are_stopped_go_on(number: signal.Signals, runs: Path, tmp_path: Path):
+    value = spec(TWO, base=recipe(steps=150, checkpoint_every=20, threads=1))
+    process = started(value, runs, tmp_path)
     if number == signal.SIGKILL:
         os.killpg(process.pid, number)
     else:

@@ -21,6 +21,12 @@ SPEC: dict[str, Any] = {
 }
 
 
+TAUGHT = {
+    "methods": {"kd": {"weight": 1}},
+    "teacher": {"name": "resnet8", "checkpoint": "nowhere.safetensors"},
+}
+
+
 def test_rows_differ_from_the_base_in_what_they_set():
     spec = read_spec(SPEC | {"rows": {"a": {}, "b": {"set": {"student.width": 5}}}})
     a, b = (plain(spec.recipe(spec.settings(row, {}), 1)) for row in ("a", "b"))
@@ -85,6 +91,32 @@ def test_a_specification_may_be_a_file(tmp_path: Path):
         ({"controls": {"short": "a", "long": "z"}}, ["'z'", "control", "Known: a"]),
         ({"controls": {"short": "a"}}, ["long", "missing"]),
         ({"controls": "nine"}, ["controls", "'nine'"]),
+        ({"controls": {"short": "a", "long": "a"}}, ["cannot be both controls"]),
+        (
+            {"rows": {"a": {}, "b": {}}, "controls": {"short": "a", "long": "b"}},
+            ["b takes 3 steps, and a 3", "takes more"],
+        ),
+        (
+            {
+                "rows": {"a": {"set": TAUGHT}, "b": {"set": {"train.steps": 9}}},
+                "controls": {"short": "a", "long": "b"},
+            },
+            ["a is named as a control, but learns by kd", "`methods: []`", "`controls: none`"],
+        ),
+        ({"axes": {"student.width": [2, 4, 2]}}, ["axis student.width", "twice"]),
+        ({"axes": {"data.labelled": [100, 100.0]}}, ["axis data.labelled", "twice"]),
+        (
+            {"axes": {"student": [{"name": "resnet8"}], "student.width": [2]}},
+            ["axes student and student.width"],
+        ),
+        (
+            {"axes": {"student.width": [2]}, "rows": {"a": {"set": {"student.width": 4}}}},
+            ["a sets student.width", "an axis"],
+        ),
+        (
+            {"axes": {"student.width": [2]}, "rows": {"a": {"set": {"student": {}}}}},
+            ["a sets student, and student.width is an axis"],
+        ),
         ({"base": {"schema": 1}}, ["base: ", "missing"]),
         ({"base": "digit"}, ["'digit'", "did you mean digits?"]),
         ({"note": float("nan")}, ["note must be a finite number"]),

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from tutelage.distiller import Output
+from tutelage.engine import log as module
 from tutelage.engine.log import Display, Log
 from tutelage.errors import NonFiniteError
 from tutelage.records import RunFolder, read_lines
@@ -158,6 +160,7 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(module, "CONSOLE", Console(stderr=True))  # which has seen the environment
     with Display("pupil", 40, shown=True) as display:
         display.advance(10)
         display.numbers(10, {"loss": 1.5, "accuracy": 0.25, "images_per_second": 7.0}, 60)

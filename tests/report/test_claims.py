@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tutelage.errors import RecipeError
-from tutelage.report.claims import Claim, Finding, decide, parse_claim
+from tutelage.errors import RecipeError, RunError
+from tutelage.report.claims import Claim, Finding, decide, kin_of, parse_claim
+from tutelage.report.declared import late_claims
 from tutelage.report.metrics import METRICS, measured
-from tutelage.stats import holm_intervals, paired_interval
+from tutelage.stats import holm_intervals, paired_interval, seeds_needed
 
 ROWS = ["kd", "label only", "long"]
 Line = dict[str, Any]
@@ -108,6 +109,127 @@ def test_intervals_are_corrected_for_the_number_of_claims():
     assert [finding.interval for finding in found] == expected
 
 
+def test_claims_that_fail_or_wait_count_in_the_correction():
+    rows = {
+        "a": row(0.71, 0.72, 0.73),
+        "b": row(0.69, 0.69, 0.695),
+        "bad": row(0.6, 0.6, 0.6, failed="kl became NaN"),
+        "waiting": {},
+    }
+    claims = [parse_claim(f"a > {other} on accuracy", rows) for other in ("b", "bad", "waiting")]
+    found = decide([(claim, rows) for claim in claims])
+    values = [71.0, 72.0, 73.0], [69.0, 69.0, 69.5]
+    assert found[0].interval == pytest.approx(paired_interval(*values, level=1 - 0.05 / 3))
+    assert [finding.verdict for finding in found] == ["not shown", "fails", "not measured"]
+    alone = decide([(claims[0], rows)])
+    assert alone[0].verdict == "shown"
+
+
+def test_the_power_is_that_of_one_of_all_claims():
+    rows = {"a": row(0.71, 0.72, 0.73), "b": row(0.60, 0.62, 0.64)}
+    claim = parse_claim("a > b on accuracy", rows)
+    one, of_four = decide([(claim, rows)])[0], decide([(claim, rows)] * 4)[0]
+    # differences of 11, 10 and 9 points: a spread of 1
+    assert one.needed == seeds_needed(1.0, 1.0)
+    assert of_four.needed == seeds_needed(1.0, 1.0, level=1 - 0.05 / 4)
+    assert f"{one.needed} seeds would show 1 point in four of five such" in one.sentence()
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(10.15, "shown"), (10.25, "at unequal time")])
+def test_two_hundredths_of_the_time_are_tolerated(seconds: float, said: str):
+    longer = row(0.71, 0.72, 0.73, record={"seconds": seconds})
+    found = decided("a > b on accuracy", a=longer, b=row(0.60, 0.62, 0.64))
+    assert found.verdict == said
+
+
+def test_rows_that_saw_other_test_pictures_are_refused():
+    rows = {
+        name: {
+            seed: line(0.7, student=with_bits(seed, 0.7), row=name, seed=seed,
+                       record={"content": {"test": name}})
+            for seed in range(3)
+        }
+        for name in "ab"
+    }  # fmt: skip
+    with pytest.raises(RunError, match=r"a > b on accuracy: content\.test is a in one trial"):
+        decided("a > b on accuracy", **rows)
+
+
+def test_what_different_code_measured_decides_nothing():
+    def by(code: str) -> dict[str, Any]:
+        return {"measured": {"test": {"code": code, "commit": None}}}
+
+    rows = {"a": row(0.7, 0.7, 0.7, record=by("x")), "b": row(0.6, 0.6, 0.6, record=by("y"))}
+    found = decided("a > b on accuracy", **rows)
+    assert (found.verdict, found.interval) == ("measured unevenly", None)
+    assert decided("a < b on seconds", **rows).interval is not None
+
+
+# When it was made
+
+
+def entries(*said: Any) -> list[Line]:
+    """A file in which claims were made, and trials of rows were run, one after the other."""
+    made: list[Line] = []
+    for one in said:
+        if isinstance(one, str):
+            kept = {"readings": [{"split": "test"}]}
+            made.append({"kind": "trial", "row": one, "identity": one + str(len(made))})
+            made[-1]["record"] = kept
+        else:
+            rows = {"a": {}, "b": {}, "c": {}}
+            made.append({"kind": "spec", "spec": {"rows": rows, "claims": one}})
+    return made
+
+
+CLAIM = "a > b on accuracy"
+
+
+@pytest.mark.parametrize(
+    ("file", "late"),
+    [
+        (entries([CLAIM], "a", "b"), {}),
+        (entries([], "a", "b", "b", [CLAIM]), {CLAIM: 3}),
+        (entries([], "c", [CLAIM], "a"), {}),
+        (entries([CLAIM], "a", [], "b", [CLAIM]), {}),
+        (entries([], "b", [CLAIM], "a", [CLAIM, "a > c on accuracy"]),
+         {CLAIM: 1, "a > c on accuracy": 1}),
+        (entries([], "c", ["a > best other on accuracy"]), {"a > best other on accuracy": 1}),
+        (entries([CLAIM], "a", []), {}),
+        ([], {}),
+    ],
+)  # fmt: skip
+def test_a_claim_is_late_after_the_first_trial_of_its_rows(file: list[Line], late: dict[str, int]):
+    assert late_claims(file) == late
+
+
+def test_a_trial_that_has_not_read_test_tells_nothing():
+    file = entries([], "a", [CLAIM])
+    file[1]["record"]["readings"] = []
+    assert late_claims(file) == {}
+    tried = entries([], "a", [CLAIM])
+    tried[1]["kind"] = "try"
+    assert late_claims(tried) == {}
+
+
+def test_renaming_a_row_makes_no_claim_early():
+    file = entries([], "before", [CLAIM])
+    assert late_claims(file) == {}
+    now = [file[1] | {"row": "a"}]
+    assert late_claims(file, now) == {CLAIM: 1}
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "said"),
+    [([0.71, 0.72, 0.73], "declared late"), ([0.5, 0.52, 0.54], "contradicted")],
+)
+def test_what_was_claimed_late_is_never_shown(accuracies: list[float], said: str):
+    rows = {"a": row(*accuracies), "b": row(0.60, 0.62, 0.64)}
+    (found,) = decide([(parse_claim(CLAIM, rows), rows)], late={CLAIM: 3})
+    assert (found.verdict, found.late) == (said, 3)
+    assert "declared after 3 of its trials had run" in found.sentence()
+
+
 def test_less_training_time_for_the_other_shows_nothing():
     longer = row(0.71, 0.72, 0.73, record={"seconds": 25.0})
     found = decided("a > b on accuracy", a=longer, b=row(0.60, 0.62, 0.64))
@@ -124,6 +246,25 @@ def test_the_best_other_is_best_on_validation_not_on_test():
     }
     found = decided("a > best other on accuracy", **rows)
     assert found.claim == "a > good on accuracy"
+
+
+def test_the_best_other_is_no_relative_and_complete():
+    rows = {
+        "a": row(0.8, 0.8, 0.81),
+        "a-longer": row(0.8, 0.8, 0.8, validation=0.99),
+        "base": row(0.8, 0.8, 0.8, validation=0.98),
+        "lucky": row(0.7, 0.7, validation=0.97),
+        "good": row(0.7, 0.71, 0.72, validation=0.9),
+    }
+    kin = kin_of(
+        {"a": {"like": "base"}, "a-longer": {"like": "a"}, "base": {}, "lucky": {}, "good": {}}
+    )
+    claim = parse_claim("a > best other on accuracy", rows)
+    (found,) = decide([(claim, rows)], kin=kin)
+    assert found.claim == "a > good on accuracy"
+    del rows["good"]
+    (found,) = decide([(claim, rows)], kin=kin)
+    assert (found.claim, found.verdict) == (str(claim), "not measured")
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,15 @@
 import json
 import subprocess
 import sys
+from statistics import stdev
 from typing import Any
 
 import pytest
 
+from tutelage.errors import RunError
 from tutelage.report.comparisons import make_tables
 from tutelage.report.layout import Table
+from tutelage.stats import seeds_needed
 
 Line = dict[str, Any]
 CONTROLS = {"short": "short", "long": "long"}
@@ -29,6 +32,7 @@ def trial(row: str, seed: int, accuracy: float, **more: Any) -> Line:
     }
     record = {
         "students": {"student": student | more.pop("student", {})},
+        "recipe": {"student": {"name": "resnet8"}, "teacher": {"name": "resnet56"}},
         "teacher": None,
         "collapsed": False,
         "seconds": 10.0 * (seed + 1),
@@ -148,7 +152,8 @@ def test_one_seed_has_neither_spread_nor_verdict():
 def test_without_controls_there_are_no_gains():
     made = make_table(spec("a", "b"), lines(a=[0.5, 0.6], b=[0.7, 0.8]))
     assert "verdict" not in row_of(made, "a")
-    assert made.notes == []
+    assert not any("gain" in note or "control" in note for note in made.notes)
+    assert make_table(spec("a"), lines(a=[0.5, 0.6])).notes == []
 
 
 def test_agreement_is_shown_where_all_have_it():
@@ -179,7 +184,7 @@ def test_under_training_is_told_beyond_one_point(long: float, told: bool):
     made = table(short=[0.64, 0.65, 0.66], long=[long - 0.01, long, long + 0.01], kd=[0.7] * 3)
     assert any(note.startswith("Under-trained") for note in made.notes) == told
     if told:
-        assert "1.2 points" in made.notes[-1]
+        assert sum("1.2 points" in note for note in made.notes) == 1
 
 
 def timed(row: str, seconds: float) -> list[Line]:
@@ -189,7 +194,7 @@ def timed(row: str, seconds: float) -> list[Line]:
     return made
 
 
-@pytest.mark.parametrize(("seconds", "short"), [(39.0, False), (40.0, False), (50.0, True)])
+@pytest.mark.parametrize(("seconds", "short"), [(39.0, False), (40.7, False), (50.0, True)])
 def test_a_long_control_must_be_long(seconds: float, short: bool):
     have = [*timed("short", 10.0), *timed("long", 40.0), *timed("kd", seconds)]
     made = make_table(spec(*ACCURACIES, controls=CONTROLS), have)
@@ -197,6 +202,193 @@ def test_a_long_control_must_be_long(seconds: float, short: bool):
     told = [note for note in made.notes if note.startswith("Control too short")]
     assert bool(told) == short
     assert all("kd took 1.25 times the training time of long" in note for note in told)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "words"),
+    [
+        ([0.500, 0.520, 0.510], "contradicted"),
+        ([0.646, 0.658, 0.667], "not shown"),
+        ([0.700, 0.712], "too few seeds"),
+    ],
+)
+def test_more_time_excuses_no_loss(accuracies: list[float], words: str):
+    have = lines(**ACCURACIES | {"kd": accuracies})
+    for one in have:
+        one["record"]["seconds"] = 50.0 if one["row"] == "kd" else 40.0
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), have)
+    assert row_of(made, "kd")["verdict"] == words
+    assert any(note.startswith("Control too short: kd took 1.25") for note in made.notes)
+
+
+def test_a_failed_control_that_was_also_too_short_is_no_control():
+    have = [*timed("short", 10.0), *timed("long", 40.0), *timed("kd", 50.0)]
+    have[0] = collapsed("short", 0)
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), have)
+    assert row_of(made, "kd")["verdict"] == "no control"
+
+
+def test_each_row_says_how_many_seeds_would_show_a_point():
+    made = table(**ACCURACIES)
+    # kd − long: 5.5, 5.7, 5.3; of a spread of 0.2 points three seeds show one
+    assert row_of(made, "kd")["needed"] == seeds_needed(1.0, 0.2) == 3
+    wide = table(**ACCURACIES | {"kd": [0.70, 0.73, 0.70]})
+    spread = stdev([5.5, 7.5, 3.5])
+    assert row_of(wide, "kd")["needed"] == seeds_needed(1.0, spread)
+    (note,) = [note for note in wide.notes if note.startswith("Seeds that")]
+    assert note == (
+        "Seeds that would show 1 point in four of five such comparisons, over long and with the "
+        f"spread found here: kd: {seeds_needed(1.0, spread)}."
+    )
+
+
+# Latencies
+
+
+def with_latencies(rows: dict[str, tuple[str, list[float]]], **more: Any) -> list[Line]:
+    """Trials of rows with a student of some name, one for each latency."""
+    return [
+        trial(
+            row,
+            seed,
+            0.7,
+            student={"latency_ms": latency},
+            record={"recipe": {"student": {"name": name}}, **more},
+        )
+        for row, (name, latencies) in rows.items()
+        for seed, latency in enumerate(latencies)
+    ]
+
+
+def test_equal_networks_have_one_latency():
+    have = with_latencies(
+        {"a": ("small", [1.0, 3.0]), "b": ("small", [2.0, 6.0]), "c": ("other", [9.0, 9.0])}
+    )
+    made = make_table(spec("a", "b", "c"), have)
+    assert [row["latency_ms"] for row in made.rows] == [3.0, 3.0, 9.0]
+    (note,) = made.notes
+    assert note.endswith("equal networks are equally fast: a, b 1.00 … 6.00 ms in 4.")
+
+
+def test_networks_of_other_size_or_on_another_machine_are_others():
+    have = with_latencies({"a": ("same", [1.0]), "b": ("same", [2.0]), "c": ("same", [4.0])})
+    have[1]["record"]["students"]["student"]["macs"] = 7
+    have[2]["record"]["hardware"] = {"processor": "another"}
+    made = make_table(spec("a", "b", "c"), have)
+    assert [row["latency_ms"] for row in made.rows] == [1.0, 2.0, 4.0]
+    assert made.notes == []
+
+
+def test_the_teachers_latency_is_the_mean_of_all_that_was_measured_of_it():
+    costs = {"test_accuracy": 0.944, "parameters": 855_770, "macs": 125_485_706}
+    have = lines(kd=[0.7, 0.7, 0.7], other=[0.6])
+    for one, latency in zip(have, (3.9, 8.5, 7.2, 5.6), strict=True):
+        one["record"]["teacher"] = costs | {"latency_ms": latency}
+    made = make_table(spec("kd", "other"), have)
+    assert row_of(made, "teacher")["latency_ms"] == pytest.approx(6.3)
+    assert any("the teacher 3.90 … 8.50 ms in 4" in note for note in made.notes)
+
+
+def test_a_trial_that_stands_in_two_rows_is_timed_once():
+    have = lines(a=[0.5, 0.5])
+    have += [line | {"row": "b"} for line in have]
+    made = make_table(spec("a", "b"), have)
+    assert any("a, b 0.50 … 1.50 ms in 2." in note for note in made.notes)
+
+
+# What cannot stand together
+
+
+def reading(seed: int, began: str, kind: str, row: str, lr: float, **more: Any) -> Line:
+    record: dict[str, Any] = {"began": began, "readings": []}
+    if kind == "trial":
+        record["readings"] = [{"split": "test", "time": began}]
+    settings = {"lr": lr}
+    return trial(row, seed, 0.7, kind=kind, settings=settings, record=record, **more)
+
+
+@pytest.mark.parametrize(("began", "told"), [("2026-01-01", False), ("2026-01-03", True)])
+def test_a_later_try_of_a_row_that_it_is_like_is_pointed_out(began: str, told: bool):
+    asked = spec("kd", "longer")
+    asked["rows"]["kd"]["choose"] = {"lr": [0.1]}
+    asked["rows"]["longer"]["like"] = "kd"
+    have = [
+        reading(0, began, "try", "kd", 0.1),
+        reading(0, "2026-01-02", "trial", "longer", 0.1),
+    ]
+    notes = make_table(asked, have).notes
+    assert any(note.startswith("longer: test was read before") for note in notes) == told
+    assert not any(note.startswith("kd: test was read") for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("shown", "field"),
+    [
+        ({"record": {"content": {"test": "bb"}}}, "content.test is aa .* and bb"),
+        (
+            {"student": {"test": {"correct": "gA==", "pictures": 2}}},
+            "test.pictures is 1 .* and 2",
+        ),
+    ],
+)
+@pytest.mark.parametrize("claims", [[], ["b > a on accuracy"]])
+def test_rows_that_saw_other_test_pictures_are_refused(
+    shown: dict[str, Any], field: str, claims: list[str]
+):
+    same = {"test": {"correct": "gA==", "pictures": 1}}
+    have = [
+        trial("a", seed, 0.7, student=same, record={"content": {"test": "aa"}}) for seed in range(3)
+    ]
+    for seed in range(3):
+        other = {"student": same, "record": {"content": {"test": "aa"}}} | shown
+        have.append(trial("b", seed, 0.8, **other))
+    with pytest.raises(RunError, match=field) as told:
+        make_tables(spec("a", "b") | {"claims": claims}, have)
+    assert "\n" not in str(told.value)
+
+
+def measured_by(row: str, codes: str, part: str = "test") -> list[Line]:
+    robust = {"pictures": 9, "seed": 0, "clean": 0.7, "corruptions": {"fog": [0.5] * 5}}
+    return [
+        trial(
+            row,
+            seed,
+            accuracy,
+            student={"robustness": robust, "agreement": 0.8},
+            record={"measured": {part: {"code": code, "commit": None}}},
+        )
+        for seed, (accuracy, code) in enumerate(zip(ACCURACIES[row], codes, strict=True))
+    ]
+
+
+def test_what_other_code_measured_is_in_no_mean():
+    have = [*measured_by("short", "aaa"), *measured_by("long", "aaa"), *measured_by("kd", "aab")]
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), have)
+    cells = shown(made, "kd")
+    assert (cells["test accuracy %"], cells["agreement %"], cells["over long"]) == ("", "", "")
+    assert cells["gain"] == "measured unevenly"
+    assert cells["corrupted accuracy %"] == "50.0"  # another part, of which nothing is said
+    assert shown(made, "long")["test accuracy %"] == "65.5 ± 1.0"
+    assert any(note.startswith("test was not measured by the same code") for note in made.notes)
+
+
+def test_rows_that_other_code_measured_have_means_but_no_difference():
+    have = [*measured_by("short", "aaa"), *measured_by("long", "aaa"), *measured_by("kd", "bbb")]
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), have)
+    assert shown(made, "kd")["test accuracy %"] == "71.0 ± 0.9"
+    assert row_of(made, "kd")["over_long"] is None
+    assert row_of(made, "kd")["verdict"] == "measured unevenly"
+
+
+def test_corruptions_that_other_code_measured_give_no_ratio():
+    have = [line for row in ACCURACIES for line in measured_by(row, "aaa", "robustness")]
+    for line in have[-3:]:
+        line["record"]["measured"]["robustness"]["code"] = "b"
+    made = make_table(spec(*ACCURACIES, controls=CONTROLS), have)
+    row = row_of(made, "kd")
+    assert row["corrupted"] == pytest.approx(50.0)
+    assert row["mce_of_control"] is None
+    assert row["verdict"] == "shown"  # accuracy was measured by one code
 
 
 def test_stale_lines_are_named_and_in_no_mean():
@@ -331,3 +523,16 @@ def test_trials_that_other_code_measured_are_pointed_out():
     same, other = (make_table(spec("kd"), part).notes for part in (made[:2], made))
     assert not any("same code" in note for note in same)
     assert sum("test was not measured by the same code" in note for note in other) == 1
+
+
+def test_a_control_that_failed_leaves_no_corruption_error():
+    shown = {"pictures": 9, "seed": 0, "clean": 0.7, "corruptions": {"fog": [0.5] * 5}}
+    have = [
+        trial(row, seed, 0.7, student={"robustness": shown})
+        for row in ("short", "long", "kd")
+        for seed in (0, 1)
+    ]
+    have[1] = have[1] | {"failed": "kd became NaN at step 3", "record": {"recipe": {}}}
+    made = make_table(spec("short", "long", "kd", controls=CONTROLS), have)
+    assert row_of(made, "kd")["mce_of_control"] is None
+    assert row_of(made, "kd")["verdict"] == "no control"

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_records import deeply, lines, metrics, write_comparison, write_run
+from made_records import (
+    WIDTHS,
+    lines_of_widths,
+    measured_deeply,
+    metrics,
+    write_comparison,
+    write_pictures,
+    write_run,
+)
 
 from tutelage.report.page import write_page
 from tutelage.report.sources import read_source
@@ -33,18 +41,17 @@ def chromium() -> str:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page with every kind of figure, long names, and a hostile one."""
+    """A page with every kind of figure, two parts, pictures, long names, and a hostile one."""
     folder = tmp_path_factory.mktemp("page")
     names = ["<img src=x onerror=alert(1)>", *(f"a rather long class name {n}" for n in range(9))]
-    have = lines()
+    have = measured_deeply(lines_of_widths(hints=[0.72, 0.73, 0.735]), names)
     for one in have:
-        student = one["record"]["students"]["student"]
-        student |= deeply(student["test_accuracy"], names)
-        student |= {"likeness": {"top1": 0.8, "kl": 0.5, "on_teacher_errors": 0.4}}
-        one["record"]["teacher"] |= deeply(0.93, names)
-        write_run(folder / one["record"]["name"], one["record"], metrics(200))
-    path = write_comparison(folder / "made.jsonl", have, note="A long note. " * 30)
-    write_page(read_source([path]), folder / "made.html")
+        kept = write_run(folder / one["record"]["name"], one["record"], metrics(200))
+        write_pictures(kept, seed=one["seed"], number=12, size=32)
+    claims = ["kd > label-only-long on accuracy", "kd < label-only on ece"]
+    note = "A long note. " * 30
+    path = write_comparison(folder / "made.jsonl", have, note=note, axes=WIDTHS, claims=claims)
+    write_page(read_source([path]), folder / "made.html", pictures=True)
     return folder / "made.html"
 
 
@@ -89,7 +96,15 @@ class Seen:
         for place in range(0, height + 1, 400):
             self.page.evaluate(f"window.scrollTo({{ top: {place}, behavior: 'instant' }})")
             self.page.wait_for_timeout(30)
-        self.wait("document.querySelectorAll('.plot:not([data-drawn])').length === 0")
+        for _ in range(300):  # a slow machine draws nothing of what is passed too quickly
+            if not self.page.evaluate("!!document.querySelector('.plot:not([data-drawn])')"):
+                return
+            self.page.evaluate(
+                "document.querySelector('.plot:not([data-drawn])')"
+                ".scrollIntoView({ block: 'center', behavior: 'instant' })"
+            )
+            self.page.wait_for_timeout(100)
+        raise AssertionError("some figures are never drawn")
 
     def wait(self, condition: str) -> None:
         """Waits for a condition; the page's policy forbids playwright's own way to do so."""

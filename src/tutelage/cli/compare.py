@@ -1,6 +1,7 @@
 """`tutelage compare`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,8 @@ import typer
 from tutelage import comparison
 from tutelage.cli import COMMAND
 from tutelage.errors import SettingError
+from tutelage.report.page import write_page
+from tutelage.report.sources import read_source
 
 app = typer.Typer(add_completion=False)
 
@@ -63,16 +66,20 @@ def compare(
     on where it stopped: a trial whose line agrees with its recipe, code, versions and machine is
     not run again; a line that no longer agrees is shown as stale and enters no mean. What a row
     chooses, it chooses on validation, without access to test. The table shows mean ± standard
-    deviation over the seeds.
+    deviation over the seeds; RUNS/NAME/report.html is a page with figures.
     """
     if markdown and as_json:
         raise SettingError("--markdown and --json exclude each other. Leave one out.")
     done = comparison.compare(
         spec, runs=runs, records=records, restamp=restamp, jobs=jobs, command=COMMAND.get()
     )
+    page = done.folder / "report.html"
+    done.folder.mkdir(parents=True, exist_ok=True)
+    write_page(read_source([done.records], runs=runs), page)
     if as_json:
         claims = [finding._asdict() for finding in done.findings()]
         tables = [{"at": table.title, "rows": table.rows} for table in done.tables]
         print(json.dumps({"spec": spec, "claims": claims, "tables": tables}, indent=2))
     else:
         print(done.markdown() if markdown else done.text())
+        print(f"\nThe same with figures: {page}", file=sys.stderr)

@@ -37,7 +37,7 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Measure on the test pictures of another source, and write nothing: digits, "
+            help="Measure on the test pictures of another source: digits, "
             "cifar10:FOLDER, pictures.npz, or {name: …, …} as in a recipe.",
         ),
     ] = None,
@@ -91,7 +91,8 @@ def evaluate(
     if data is not None:
         if test or asked:
             raise SettingError("--data goes with a model alone. Leave --test and --accept out.")
-        entry = evaluate_model(model, named_source(data), extras=extras)
+        source = named_source(data)
+        entry = evaluate_model(model, source, extras=extras, command=COMMAND.get())
         found = {"model": model, "data": data, "measured": entry}
         print(json.dumps(found, indent=2) if as_json else listing(measures(entry)))
         return

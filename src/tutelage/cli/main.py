@@ -1,6 +1,8 @@
 """The command `tutelage`: finds the verb, and says in one sentence what went wrong.
 
-Exit codes: 0; 2 for anything that is the input's fault; 128 + signal if the run was told to stop.
+Exit codes: 0; 1 and 3 for the answers no and undecided to `evaluate --accept`; 2 for anything that
+is the input's fault; 128 + signal if the run was told to stop. A fault of ours ends in a traceback,
+to which Python gives exit code 1, too.
 """
 
 import errno

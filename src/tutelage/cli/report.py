@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tutelage.errors import SettingError
 from tutelage.report.formats import Format, written
 from tutelage.report.page import write_page
 from tutelage.report.sources import read_source
@@ -16,7 +17,7 @@ app = typer.Typer(add_completion=False)
 @app.command(
     epilog="Examples:\n\n"
     "tutelage report runs/digits-seed0 runs/digits-teacher\n\n"
-    "tutelage report runs/digits-demo --html digits-demo.html\n\n"
+    "tutelage report runs/digits-demo --html digits-demo.html --pictures\n\n"
     "tutelage report benchmarks/records/baselines.jsonl --format md"
 )
 def report(
@@ -36,20 +37,31 @@ def report(
     ] = Format.TEXT,
     runs: Annotated[
         Path,
-        typer.Option(help="The folder of run folders, for the curves of a comparison."),
+        typer.Option(help="The folder of run folders, for a comparison's curves and pictures."),
     ] = Path("runs"),
+    pictures: Annotated[
+        bool,
+        typer.Option(
+            "--pictures",
+            help="Let the page show pictures of the data: where networks look, and where student "
+            "and teacher differ most. Without it no picture of the data is in the page.",
+        ),
+    ] = False,
 ) -> None:
     """Put records of runs, or of a comparison, into tables and a page.
 
-    Reads records and what runs have logged: no network is loaded, no picture is read, and nothing
-    but FILE is written. Of a single run it also tells how the numbers came about. Of a comparison
-    the newest line of each trial counts; those that are no longer asked for are stale, and enter
-    no mean. Whether the code has changed since is for `tutelage compare` to say.
+    Reads records and what runs have logged: no network is loaded, no picture is read unless
+    --pictures is given, and nothing but FILE is written. Of a single run it also tells how the
+    numbers came about. Of a comparison the newest line of each trial counts; those that are no
+    longer asked for are stale, and enter no mean. Whether the code has changed since is for
+    `tutelage compare` to say.
     """
+    if pictures and html is None:
+        raise SettingError("--pictures goes with a page. Add --html FILE.")
     source = read_source(sources, runs=runs)
     text, notes = written(source, form)
     if html is not None:
-        write_page(source, html)
+        write_page(source, html, pictures=pictures)
         notes = [*notes, f"The page is {html}."]
     print(text)
     for note in notes:

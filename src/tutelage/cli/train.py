@@ -8,6 +8,8 @@ import typer
 
 from tutelage.cli import COMMAND
 from tutelage.engine.profiling import Dear
+from tutelage.report.page import write_page
+from tutelage.report.sources import read_source
 from tutelage.report.tables import align, cautions, duration, ratio, run_table
 from tutelage.runs import train as train_recipe
 
@@ -58,7 +60,8 @@ def train(
     """Run a recipe: train, measure, and leave a run folder.
 
     The folder RUNS/NAME holds the resolved recipe, the trained student, its record (what was run,
-    on what, with what result), one line of metrics per interval, and the last two checkpoints.
+    on what, with what result), a page with figures (report.html), one line of metrics per interval,
+    and the last two checkpoints.
     It is written only once everything fits together, and a folder that exists is never
     overwritten. Test is read once, at the end.
 
@@ -73,6 +76,7 @@ def train(
         profile=profile,
         command=COMMAND.get(),
     )
+    write_page(read_source([done.folder]), done.folder / "report.html")
     print(summary(done.folder, done.record))
     if profile:
         print(f"\n{profile_text(done.folder, done.profile)}")
@@ -89,7 +93,7 @@ def summary(folder: Path, record: dict[str, Any]) -> str:
             f"{ratio(teacher['parameters'], student['parameters'])} the parameters of the student."
         )
     lines += [f"note: {caution}" for caution in cautions([record])]
-    lines.append(f"All of it is in {folder}. Next: tutelage report {folder}")
+    lines.append(f"All of it is in {folder}; open {folder / 'report.html'} in a browser.")
     return "\n".join(lines)
 
 

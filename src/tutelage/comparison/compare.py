@@ -11,10 +11,13 @@ from tutelage.comparison.jobs import running
 from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Started, Trials
 from tutelage.engine.log import CONSOLE
-from tutelage.errors import RunError
+from tutelage.errors import RecipeError, RunError
+from tutelage.records import RunFolder, alone_in, read_lines
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
+from tutelage.report.declared import late_claims
 from tutelage.report.layout import Table
+from tutelage.report.lines import works
 from tutelage.runs import Extras
 from tutelage.runs.settling import settle
 from tutelage.runs.surroundings import surroundings
@@ -27,9 +30,13 @@ class Comparison(NamedTuple):
 
     Attributes:
         tables: one for each combination of the axes' values.
+        folder: of the run folders.
+        records: the file with one line per finished trial.
     """
 
     tables: list[Table]
+    folder: Path
+    records: Path
 
     def table(self) -> list[dict[str, Any]]:
         """One mapping per row."""
@@ -83,8 +90,10 @@ def compare(
     known = read_spec(spec)
     folder = Path(runs) / known.name
     path = Path(records) if records is not None else folder / "trials.jsonl"
+    _require_place(path, folder)
+    _extras(known).digest()
     groups = known.groups()
-    board = Board(list(known.rows), len(known.seeds) * len(groups))
+    board = Board(list(known.rows), len(known.seeds), known.axes)
     with running(jobs) as pool:
         trials = Trials(
             path,
@@ -95,19 +104,49 @@ def compare(
             shown=shown and jobs == 1,
             command=command,
         )
-        known = _decide(known, trials, pool.threads, shown=shown)
         for group in groups:  # what cannot be built shall say so before anything runs
-            for row in known.rows:
-                trials.parts(known.recipe(known.settings(row, group), known.seeds[0]))
-        described = known.model_dump(mode="json", by_alias=True)
-        trials.note_spec(described, known.decided)
-        with showing(board, shown=shown):
-            if restamp:
-                _restamp(known, trials)
-            lines = _run(known, trials)
+            _require_one_test(known, group, trials)
+        with alone_in(folder, "tutelage compare"):
+            trials.read_lines()
+            known = _decide(known, trials, pool.threads, shown=shown)
+            described = known.model_dump(mode="json", by_alias=True)
+            trials.note_spec(described, known.decided)
+            board.note_file(trials.finished)
+            with showing(board, shown=shown):
+                if restamp:
+                    _restamp(known, trials)
+                lines = _run(known, trials)
     identities = {line["identity"] for line in lines}
     stale = [line for line in trials.finished if line["identity"] not in identities]
-    return Comparison(make_tables(described, lines, stale))
+    late = late_claims(trials.entries, lines)
+    return Comparison(make_tables(described, lines, stale, late), folder, path)
+
+
+def _require_place(records: Path, folder: Path) -> None:
+    """Refuses a file that is not a comparison's, and a folder that is a run's."""
+    if records.suffix != ".jsonl" or records.is_dir():
+        raise RunError(
+            f"{records} is no place for a comparison's lines. Name a file that ends in .jsonl."
+        )
+    if records.exists() and records.stat().st_size and not read_lines(records):
+        raise RunError(f"{records} holds no line of a comparison. Name another file.")
+    if RunFolder(folder).recipe.exists():
+        raise RunError(
+            f"{folder} is the folder of a run. Give the comparison another name, or other --runs."
+        )
+
+
+def _require_one_test(spec: Spec, group: Mapping[str, Any], trials: Trials) -> None:
+    """Refuses rows that would be held against each other on different test pictures."""
+    tests: dict[Any, str] = {}
+    for row in spec.rows:
+        parts = trials.parts(spec.recipe(spec.settings(row, group), spec.seeds[0]))
+        tests.setdefault(parts["content"]["test"], row)
+    if len(tests) > 1:
+        raise RecipeError(
+            f"The rows {' and '.join(tests.values())} have different test pictures (data.source), "
+            "and would not compare. Make the source an axis, or a comparison of its own."
+        )
 
 
 def _decide(spec: Spec, trials: Trials, threads: int, *, shown: bool) -> Spec:
@@ -198,8 +237,7 @@ def _choose(
         line = one.line()
         if line not in lines:
             lines.append(line)
-        works = "failed" not in line and not line["record"]["collapsed"]
-        scores.append(_validation(line) if works else -1.0)
+        scores.append(_validation(line) if works(line) else -1.0)
     if max(scores) < 0:
         raise RunError(
             f"No value of {key} that was tried for {row} learned anything: "

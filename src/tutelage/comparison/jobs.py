@@ -27,6 +27,7 @@ class Jobs:
         count: how many at a time.
 
     Attributes:
+        count: as given.
         threads: of the CPU, that each has for itself.
 
     Raises:
@@ -39,6 +40,7 @@ class Jobs:
         alone = count == 1
         self.threads = torch.get_num_threads() if alone else max(1, _num_cores() // count)
         self._pool = None if alone else ThreadPoolExecutor(count)
+        self.count = count
         self._children: set[BaseProcess] = set()
         self._lock = threading.Lock()
         self._stopped = False
@@ -78,7 +80,8 @@ class Jobs:
         with self._lock:
             if self._stopped:
                 raise Interrupted("Stopped before it began.", signal.SIGTERM)
-            child.start()
+            with _without_interrupts():  # which the child, still importing, would only choke on
+                child.start()
             self._children.add(child)
         sending.close()
         try:
@@ -130,16 +133,44 @@ def _terminable(*, several: bool) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Inside, this thread holds SIGINT back, and so does a process that it starts."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _child(
     sending: Connection, threads: int, function: Callable[[Any], Any], argument: Any
 ) -> None:
     torch.set_num_threads(threads)
+    # A terminal's Ctrl-C goes to the whole group: from here on only our parent hands signals on.
+    if sys.platform != "win32":
+        os.setpgrp()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets one that came meanwhile
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         answer = (True, function(argument))
     except (Exception, KeyboardInterrupt) as error:
         answer = (False, error)
     sending.send(answer)
     sending.close()
+
+
+def _end_with_parent() -> None:
+    """Asks this process to save and end as soon as its parent is gone."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _num_cores() -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tutelage.errors import NonFiniteError
+from tutelage.errors import NonFiniteError, RunError
 from tutelage.provenance import git_commit
 from tutelage.recipes import Recipe, plain, read_recipe
 from tutelage.records import RunFolder, remove
@@ -56,18 +56,31 @@ def outcome(task: Task) -> dict[str, Any]:
     """
     try:
         record = _run(task)
+        if task.kind == "trial" and task.extras.keys and not record["collapsed"]:
+            record = _evaluated(task, record)
     except NonFiniteError as error:
         record = {"commit": git_commit(), "recipe": plain(task.recipe)}
         return {"failed": str(error).split(";")[0], "record": record}
-    if task.kind == "trial" and task.extras.keys and not record["collapsed"]:
-        record = evaluate(
-            task.runs / task.name,
-            with_test=True,
-            extras=task.extras,
-            teacher=task.teacher,
-            command=task.command,
-        )["record"]
     return {"record": record}
+
+
+def _evaluated(task: Task, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with what the specification wants to be measured beside the answers."""
+    alone = before["teacher"] is None
+    record: dict[str, Any] = evaluate(
+        task.runs / task.name,
+        with_test=True,
+        extras=task.extras._replace(similarity=False) if alone else task.extras,
+        teacher=task.teacher,
+        command=task.command,
+        purpose="asked for by the specification",
+    )["record"]
+    if "test" not in record["students"]["student"]:
+        raise RunError(
+            f"The student in {task.runs / task.name} answers test otherwise than its record says, "
+            "so that it cannot be measured further. Remove that folder, and it is trained anew."
+        )
+    return record
 
 
 def _run(task: Task) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tutelage.recipes import (
     validate,
 )
 from tutelage.report.claims import parse_claim
+from tutelage.report.lines import combinations
 
 __all__ = ["Row", "Spec", "read_spec"]
 
@@ -87,7 +88,7 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
     schema_version: Literal[1] = Field(alias="schema")
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)
     base: str | dict[str, Any]
     seeds: list[int] = Field(min_length=1)
     controls: Controls | Literal["none"]
@@ -111,9 +112,7 @@ class Spec(BaseModel):
 
     def groups(self) -> list[dict[str, Any]]:
         """All combinations of the axes' values; a single empty one without axes."""
-        return [
-            dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())
-        ]
+        return combinations(self.axes)
 
     def lineage(self, name: str) -> list[Row]:
         """A row after those that it is like, the most distant first."""
@@ -182,6 +181,11 @@ def _check(spec: Spec, where: str) -> None:
     if spec.controls != "none":
         for control in (spec.controls.short, spec.controls.long):
             one_of("row (for a control)", control, spec.rows, RecipeError)
+        if spec.controls.short == spec.controls.long:
+            raise RecipeError(
+                f"{where}: {spec.controls.short} cannot be both controls. Name one that trains as "
+                "long as the methods, and one that trains longer."
+            )
     for claim in spec.claims:
         parse_claim(claim, spec.rows)
     if len(set(spec.claims)) < len(spec.claims):
@@ -194,14 +198,56 @@ def _check(spec: Spec, where: str) -> None:
                 raise RecipeError(f"{where}: rows are like each other in a circle at {name!r}.")
             seen.add(row.like)
             row = spec.rows[row.like]
+    _check_axes(spec, where)
+    for settings in spec.every():
+        spec.recipe(settings, spec.seeds[0])
+    if spec.controls != "none":
+        for group in spec.groups():
+            _check_controls(spec, spec.controls, group, where)
+
+
+def _check_axes(spec: Spec, where: str) -> None:
+    for key, values in spec.axes.items():
+        if any(value in values[:place] for place, value in enumerate(values)):
+            raise RecipeError(f"{where}: the axis {key} has the same value twice. Name each once.")
+        for other in spec.axes:
+            if key != other and _overlap(key, other):
+                raise RecipeError(
+                    f"{where}: the axes {key} and {other} set the same key. Leave one of them out."
+                )
     for name, row in spec.rows.items():
         if "seed" in row.first() or "seed" in spec.axes:
             raise RecipeError(
                 f"{where}: {name} or an axis sets the seed. A comparison's seeds are `seeds`."
             )
-        for key in sorted(row.first().keys() & spec.axes.keys()):
+        for key, axis in product(row.first(), spec.axes):
+            if _overlap(key, axis):
+                raise RecipeError(
+                    f"{where}: {name} sets {key}, and {axis} is an axis. Leave one of them out."
+                )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one dotted key says something of the other."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _check_controls(spec: Spec, controls: Controls, group: Mapping[str, Any], where: str) -> None:
+    """Controls learn from labels alone, the long one for longer."""
+    short, long = (
+        spec.recipe(spec.settings(name, group), spec.seeds[0])
+        for name in (controls.short, controls.long)
+    )
+    for name, recipe in ((controls.short, short), (controls.long, long)):
+        if recipe.methods:
             raise RecipeError(
-                f"{where}: {name} sets {key}, which is an axis. Leave one of them out."
+                f"{where}: {name} is named as a control, but learns by "
+                f"{', '.join(recipe.methods)}. A control has `methods: []`; to go without one, say "
+                "`controls: none`."
             )
-    for settings in spec.every():
-        spec.recipe(settings, spec.seeds[0])
+    if long.train.steps <= short.train.steps:
+        raise RecipeError(
+            f"{where}: {controls.long} takes {long.train.steps} steps, and {controls.short} "
+            f"{short.train.steps}. The long control takes more, about as many as fill the wall "
+            "time of the dearest method."
+        )

@@ -19,9 +19,12 @@ from tutelage.identity import identity_parts, what_counts
 from tutelage.provenance import digest, git_commit, versions
 from tutelage.recipes import Recipe, plain
 from tutelage.records import append_line, read_lines, write_atomic
+from tutelage.report.sources import require_line
 from tutelage.runs import Extras, measuring_code
 
 __all__ = ["Line", "Started", "Trials"]
+
+_MACHINE = ("versions", "device", "threads")
 
 Line = dict[str, Any]
 """What a finished trial leaves: kind, row, seed, settings, identity, its parts, and the record."""
@@ -52,7 +55,7 @@ class Trials:
         runs: folder of the run folders, which may be thrown away.
         jobs: run them.
         extras: what is measured of each trial on test beside its answers.
-        notice: is told of what begins and of what has finished.
+        notice: is told of what begins and of what has finished; see `Board.notice`.
     """
 
     def __init__(
@@ -62,16 +65,31 @@ class Trials:
         jobs: Jobs,
         *,
         extras: Extras,
-        notice: Callable[[str, int, Line | None], None],
+        notice: Callable[..., None],
         shown: bool,
         command: str,
     ) -> None:
         self._records, self._runs, self._jobs, self._extras = records, runs, jobs, extras
         self._notice, self._shown, self._command = notice, shown, command
-        self._lines: list[Line] = read_lines(records)
+        self._lines: list[Line] = []
         self._known_parts: dict[str, dict[str, Any]] = {}
         self._begun: dict[tuple[str, str], Future[Line]] = {}
         self._lock = threading.Lock()
+
+    def read_lines(self) -> None:
+        """Takes up what is finished.
+
+        Raises:
+            RunError: the file is damaged, of another schema, or no comparison's.
+        """
+        self._lines = read_lines(self._records)
+        for number, line in enumerate(self._lines, start=1):
+            require_line(line, f"line {number} of {self._records}")
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """The whole file: specifications, trials and tries, in their order."""
+        return list(self._lines)
 
     @property
     def finished(self) -> list[Line]:
@@ -133,6 +151,7 @@ class Trials:
             line = self._line_of(kind, identity)
             if line is None:
                 begun = {"kind": kind, "row": row, "seed": recipe.seed, "settings": dict(settings)}
+                begun["jobs"] = self._jobs.count
                 self._begun[key] = self._begin(
                     begun | {"identity": identity, "parts": parts}, recipe
                 )
@@ -160,13 +179,13 @@ class Trials:
             try:
                 line = begun | done.result()
                 self._append(line)
-            except BaseException as error:
+            except Exception as error:
                 finished.set_exception(error)
                 return
-            self._notice(line["row"], line["seed"], line)
             finished.set_result(line)
+            self._notice(line["row"], line["seed"], line)
 
-        self._notice(begun["row"], begun["seed"], None)
+        self._notice(begun["row"], begun["seed"], None, begun["settings"])
         task = self._task(begun["kind"], begun["row"], recipe, begun["parts"])
         self._jobs.start(outcome, task).add_done_callback(finish)
         return finished
@@ -181,24 +200,27 @@ class Trials:
             digest(parts),
             self._runs,
             self._extras,
-            self._measured_teacher(parts),
+            self._measured_teacher(recipe, parts),
             self._shown,
             self._command,
         )
 
-    def _measured_teacher(self, parts: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The entry of the same teacher, shown the same test pictures, in a complete line."""
-        wanted = {key: parts["content"].get(key) for key in ("teacher", "test", "source")}
-        for line in self.finished if self._extras.keys else ():
+    def _measured_teacher(self, recipe: Recipe, parts: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The entry of the same teacher, measured on the same as now, in a complete line."""
+        if not self._extras.keys or recipe.teacher is None:
+            return None
+        wanted = _conditions(plain(recipe), parts)
+        now = {key: measuring_code(key) for key in self._extras.keys}
+        codes = {known["code"] for known in self._known_parts.values()}  # of rows as they are now
+        for line in self.finished:
             if line["kind"] != "trial" or "failed" in line or not self._is_complete(line):
                 continue
-            measured = line["record"].get("measured", {})
-            now = {key: measuring_code(key) for key in self._extras.keys}
-            if {key: measured.get(key, {}).get("code") for key in now} != now:
+            if line["parts"]["code"] not in codes:
                 continue
-            content = line["parts"]["content"]
-            if wanted["teacher"] and {key: content.get(key) for key in wanted} == wanted:
-                return line["record"]["teacher"]
+            record = line["record"]
+            by = {key: record.get("measured", {}).get(key, {}).get("code") for key in now}
+            if by == now and _conditions(record["recipe"], line["parts"]) == wanted:
+                return record["teacher"]
         return None
 
     def _is_complete(self, line: Line) -> bool:
@@ -207,11 +229,16 @@ class Trials:
         record, keys = line["record"], self._extras.keys
         if not keys or record["collapsed"]:
             return True
-        student = record["students"]["student"]
-        wanted = min(self._extras.corruptions, record["data"]["test"])
-        shown = student.get("robustness", {}).get("pictures", 0)
+        student, asked = record["students"]["student"], self._extras
         alone = {"similarity"} if record["teacher"] is None else set()
-        return shown >= wanted and {"test", *keys} - alone <= student.keys()
+        if not {"test", *keys} - alone <= student.keys():
+            return False
+        if asked.corruptions:
+            shown = student["robustness"]["pictures"]
+            if shown != min(asked.corruptions, record["data"]["test"]):
+                return False
+        by = record.get("measured", {}).get("people", {})
+        return asked.soft_labels is None or by.get("file") == asked.digest()
 
     def restamp(self, lines: Sequence[Line], spec: Spec) -> None:
         """Takes over a row's lines from older code, if it can be shown to do the same.
@@ -293,6 +320,13 @@ def _more(then: Any, now: Any, above: str) -> dict[str, Any] | None:
             return None
         found |= below
     return found
+
+
+def _conditions(recipe: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a teacher's numbers depend on."""
+    how = {key: recipe["train"][key] for key in ("precision", "channels_last")}
+    shown = {key: parts["content"].get(key) for key in ("teacher", "test", "source")}
+    return how | shown | {"entry": recipe["teacher"], **{key: parts[key] for key in _MACHINE}}
 
 
 def _end(line: Line) -> str:

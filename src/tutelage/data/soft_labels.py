@@ -9,7 +9,17 @@ from torch import Tensor
 
 from tutelage.errors import DataError
 
-__all__ = ["read_soft_labels"]
+__all__ = ["read_soft_labels", "require_soft_labels"]
+
+
+def require_soft_labels(path: Path) -> None:
+    """Checks that there is a file.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not path.is_file():
+        raise DataError(f"There is no file {path} of soft labels; numpy.save writes one.")
 
 
 def read_soft_labels(path: Path, pictures: int, classes: int) -> Float64[Tensor, "n k"]:
@@ -23,8 +33,7 @@ def read_soft_labels(path: Path, pictures: int, classes: int) -> Float64[Tensor,
         DataError: the file is absent or damaged, or its array has another shape, a negative or
             infinite number, or a picture that nobody named.
     """
-    if not path.is_file():
-        raise DataError(f"There is no file {path} of soft labels; numpy.save writes one.")
+    require_soft_labels(path)
     try:
         with path.open("rb") as opened:
             loaded = np.load(opened, allow_pickle=False)

@@ -6,18 +6,24 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "Block",
+    "Card",
+    "Cards",
     "Cell",
     "Code",
     "Facts",
     "Figure",
     "Figures",
+    "Gallery",
     "Grid",
+    "Group",
     "More",
+    "Picture",
     "Points",
     "Section",
     "Text",
     "points",
     "signed",
+    "spans",
 ]
 
 Cell = str | tuple[str, str]
@@ -112,7 +118,58 @@ class More(NamedTuple):
     blocks: Sequence[Any]
 
 
-Block = Text | Points | Facts | Code | Grid | Figures | More
+class Group(NamedTuple):
+    """What belongs together, below a heading of its own."""
+
+    title: str
+    blocks: Sequence[Any]
+
+
+class Picture(NamedTuple):
+    """A small picture.
+
+    Attributes:
+        words: what is to be seen.
+        address: the picture itself, as an address that begins with `data:`.
+        width, height: at which it is shown, in the page's pixels.
+    """
+
+    words: str
+    address: str
+    width: int
+    height: int
+
+
+class Gallery(NamedTuple):
+    """Pictures in rows and columns.
+
+    Attributes:
+        caption: what they show.
+        head: headings, one for the names of the rows before one for each column.
+        rows: a picture and its name, and what each column has for it.
+    """
+
+    caption: str
+    head: Sequence[Cell]
+    rows: Sequence[tuple[Picture, str, Sequence[Sequence[Picture]]]]
+
+
+class Card(NamedTuple):
+    """A picture, and what is said of it."""
+
+    picture: Picture
+    title: str
+    items: Sequence[tuple[str, str]]
+
+
+class Cards(NamedTuple):
+    """Cards, as many side by side as there is room for."""
+
+    caption: str
+    items: Sequence[Card]
+
+
+Block = Text | Points | Facts | Code | Grid | Figures | More | Group | Gallery | Cards
 
 
 class Section(NamedTuple):
@@ -149,3 +206,13 @@ def points(share: float | None, digits: int = 1) -> str:
     ('80.0', '–')
     """
     return "–" if share is None else f"{100 * share:.{digits}f}"
+
+
+def spans(text: str) -> list[tuple[bool, str]]:
+    """Pieces of a text, and whether they stand between backticks; one without another is a letter.
+
+    >>> spans("run `make` again")
+    [(False, 'run '), (True, 'make'), (False, ' again')]
+    """
+    pieces = re.split("`([^`]+)`", text)
+    return [(number % 2 == 1, piece) for number, piece in enumerate(pieces) if piece]

@@ -1,7 +1,7 @@
 """What a comparison was run to decide: claims, written down before it, and what became of them."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -9,8 +9,11 @@ import numpy as np
 
 from tutelage.errors import RecipeError, one_of
 from tutelage.records import unpack_bits
+from tutelage.report.lines import Line, lineage, require_same_test, student_of, works
+from tutelage.report.measuring import is_even
 from tutelage.report.metrics import METRICS, measured
 from tutelage.stats import (
+    LEVEL,
     MIN_SEEDS,
     Interval,
     TwoLevel,
@@ -21,13 +24,26 @@ from tutelage.stats import (
     verdict,
 )
 
-__all__ = ["BEST_OTHER", "Claim", "Finding", "decide", "over_pictures", "parse_claim"]
+__all__ = [
+    "BEST_OTHER",
+    "EQUAL_TIME",
+    "Claim",
+    "Finding",
+    "decide",
+    "kin_of",
+    "over_pictures",
+    "parse_claim",
+    "power",
+    "times_longer",
+]
 
-Line = Mapping[str, Any]
 Trials = Mapping[str, Mapping[int, Line]]
 
 BEST_OTHER = "best other"
 """In the place of a claim's second row: the one of the others that is best on validation."""
+
+EQUAL_TIME = 1.02
+"""So many times the other's training time still count as the same: clocks differ by that much."""
 
 _FORM = re.compile(r"(?P<better>.+?) (?P<sign>[<>]) (?P<other>.+?) on (?P<metric>\w+)")
 
@@ -82,17 +98,20 @@ class Finding(NamedTuple):
 
     Attributes:
         claim: its text, with the row that was the best other.
-        verdict: "shown", "not shown", "contradicted", "too few seeds", "not measured", "fails", or
-            "at unequal time": the other row was trained for less time.
+        verdict: "shown", "not shown", "contradicted", "too few seeds", "not measured", "fails",
+            "measured unevenly" (by different code), or of what would be shown "at unequal time"
+            (the other row was trained for less time) or "declared late".
         seeds: how many pairs.
         interval: of the mean paired difference in favor of the claim, corrected for all claims of
             the table, in the metric's unit; None below three seeds.
         two_level: with other test pictures too; None unless the metric is accuracy and which
             pictures were right is in the lines.
         p_value: of the sign-flip test; None below six seeds.
-        needed: seeds that would show a difference of one point, given the spread found here; None
-            for metrics that are not in points.
+        needed: seeds that would show a difference of one point, as one of all claims, given the
+            spread found here; None for metrics that are not in points, and if a thousand are too
+            few.
         times_longer: training time of the first row over the second's.
+        late: how many trials of its rows had run, with test read, when it was first made.
     """
 
     claim: str
@@ -103,6 +122,7 @@ class Finding(NamedTuple):
     p_value: float | None
     needed: int | None
     times_longer: float | None
+    late: int = 0
 
     def sentence(self) -> str:
         """It in one line."""
@@ -118,40 +138,75 @@ class Finding(NamedTuple):
         if self.p_value is not None:
             parts.append(f"sign-flip p {self.p_value:.3f}")
         if self.needed is not None:
-            parts.append(f"{self.needed} seeds would show 1 point")
+            parts.append(f"{self.needed} seeds {power(1)}")
         if self.times_longer is not None:
             parts.append(f"{self.times_longer:.2f} times the training time")
+        if self.late:
+            parts.append(f"declared after {self.late} of its trials had run")
         return f"{said}; {'; '.join(parts)}."
 
 
-def decide(cases: Sequence[tuple[Claim, Trials]]) -> list[Finding]:
+def power(points: int) -> str:
+    """What so many seeds would do, in words."""
+    what = f"{points} point" if points == 1 else f"{points} points"
+    return f"would show {what} in four of five such comparisons"
+
+
+def kin_of(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Row → those that it is like, and those that are like it.
+
+    >>> kin_of({"a": {}, "b": {"like": "a"}, "c": {}})
+    {'a': {'b'}, 'b': {'a'}, 'c': set()}
+    """
+    lines = {row: set(lineage(rows, row)) - {row} for row in rows}
+    return {row: lines[row] | {other for other in rows if row in lines[other]} for row in rows}
+
+
+def decide(
+    cases: Sequence[tuple[Claim, Trials]],
+    *,
+    kin: Mapping[str, Collection[str]] | None = None,
+    late: Mapping[str, int] | None = None,
+) -> list[Finding]:
     """Holds each claim against its trials; intervals are corrected over all of them (Holm).
 
     Args:
-        cases: a claim, and row → seed → line.
+        cases: a claim, and row → seed → line; all that were declared, also those whose rows fail
+            or wait, for the correction counts them.
+        kin: row → those that are no "best other" of it.
+        late: claim → how many trials of its rows had run when it was made, if any had.
+
+    Raises:
+        RunError: two rows of a claim were shown different test pictures.
     """
-    resolved = [(_with_best_other(claim, trials), trials) for claim, trials in cases]
+    resolved = [(_with_best_other(claim, trials, kin or {}), trials) for claim, trials in cases]
     pairs = [_pairs(claim, trials) for claim, trials in resolved]
     intervals = holm_intervals([pair or ([], []) for pair in pairs])
-    return [
-        _finding(claim, pair, interval, trials)
-        for (claim, trials), pair, interval in zip(resolved, pairs, intervals, strict=True)
-    ]
+    findings = []
+    for (declared, _), (claim, trials), pair, interval in zip(
+        cases, resolved, pairs, intervals, strict=True
+    ):
+        found = _finding(claim, pair, interval, trials, len(cases))
+        if had_run := (late or {}).get(str(declared), 0):
+            said = "declared late" if found.verdict in _SHOWN else found.verdict
+            found = found._replace(verdict=said, late=had_run)
+        findings.append(found)
+    return findings
 
 
-def _works(line: Line) -> bool:
-    return "failed" not in line and not line["record"]["collapsed"]
+_SHOWN = ("shown", "at unequal time")
 
 
-def _with_best_other(claim: Claim, trials: Trials) -> Claim:
+def _with_best_other(claim: Claim, trials: Trials, kin: Mapping[str, Collection[str]]) -> Claim:
+    """The claim against the best on validation of those that are complete and no relatives."""
     if claim.other != BEST_OTHER:
         return claim
+    seeds = {seed for own in trials.values() for seed in own}
+    left_out = {claim.better, *kin.get(claim.better, ())}
     scores = {
-        row: fmean(
-            line["record"]["students"]["student"]["validation_accuracy"] for line in own.values()
-        )
+        row: fmean(student_of(line)["validation_accuracy"] for line in own.values())
         for row, own in trials.items()
-        if row != claim.better and own and all(map(_works, own.values()))
+        if row not in left_out and own and own.keys() == seeds and all(map(works, own.values()))
     }
     return claim._replace(other=max(scores, key=lambda row: scores[row])) if scores else claim
 
@@ -163,10 +218,14 @@ def _shared(claim: Claim, trials: Trials) -> list[int]:
 def _pairs(claim: Claim, trials: Trials) -> tuple[list[float], list[float]] | None:
     """Values in favor of the claim and against it, seed by seed; None if one is missing."""
     columns: list[list[float]] = []
-    for row in (claim.better, claim.other):
-        lines = [trials[row][seed] for seed in _shared(claim, trials)]
-        if not lines or not all(map(_works, lines)):
-            return None
+    seeds = _shared(claim, trials)
+    both = [trials[row][seed] for row in (claim.better, claim.other) for seed in seeds]
+    if not both or not all(map(works, both)):
+        return None
+    require_same_test(str(claim), both)
+    if not is_even([line["record"] for line in both], claim.metric):
+        return None
+    for lines in (both[: len(seeds)], both[len(seeds) :]):
         values = [measured(line["record"], claim.metric) for line in lines]
         known = [value for value in values if value is not None]
         if len(known) < len(values):
@@ -181,19 +240,22 @@ def _finding(
     pair: tuple[list[float], list[float]] | None,
     interval: Interval | None,
     trials: Trials,
+    claims: int,
 ) -> Finding:
+    """What became of a claim, as one of so many, if it came in time."""
     seeds = _shared(claim, trials)
     if pair is None:
         lines = [trials[row][seed] for row in (claim.better, claim.other) for seed in seeds]
-        said = "not measured" if all(map(_works, lines)) else "fails"
-        return Finding(str(claim), said, len(seeds), None, None, None, None, None)
+        why = _why_none(claim, lines)
+        return Finding(str(claim), why, len(seeds), None, None, None, None, None)
     said = verdict([interval])
-    times = _times_longer(claim, trials, seeds)
-    if claim.metric != "seconds" and times > 1 and said == "shown":
+    times = times_longer(trials[claim.better], trials[claim.other])
+    if claim.metric != "seconds" and times > EQUAL_TIME and said == "shown":
         said = "at unequal time"
     needed = None
     if len(seeds) >= MIN_SEEDS and METRICS[claim.metric].unit == "points":
-        needed = seeds_needed(1.0, stdev(a - b for a, b in zip(*pair, strict=True)))
+        spread = stdev(a - b for a, b in zip(*pair, strict=True))
+        needed = seeds_needed(1.0, spread, level=1 - (1 - LEVEL) / claims)
     two_level = None
     if claim.metric == "accuracy":
         two_level = over_pictures(trials[claim.better], trials[claim.other])
@@ -209,12 +271,22 @@ def _finding(
     )
 
 
-def _times_longer(claim: Claim, trials: Trials, seeds: Sequence[int]) -> float:
-    better, other = (
-        fmean(trials[row][seed]["record"]["seconds"] for seed in seeds)
-        for row in (claim.better, claim.other)
+def _why_none(claim: Claim, lines: Sequence[Line]) -> str:
+    if not all(map(works, lines)):
+        return "fails"
+    even = is_even([line["record"] for line in lines], claim.metric)
+    return "not measured" if even else "measured unevenly"
+
+
+def times_longer(first: Mapping[int, Line], second: Mapping[int, Line]) -> float:
+    """How many times the second's training time the first took, on the seeds of both; 0 if none."""
+    shared = first.keys() & second.keys()
+    if not shared:
+        return 0.0
+    own, other = (
+        fmean(lines[seed]["record"]["seconds"] for seed in shared) for lines in (first, second)
     )
-    return better / other
+    return own / other
 
 
 def over_pictures(first: Mapping[int, Line], second: Mapping[int, Line]) -> TwoLevel | None:
@@ -229,8 +301,8 @@ def over_pictures(first: Mapping[int, Line], second: Mapping[int, Line]) -> TwoL
     seeds = sorted(first.keys() & second.keys())
     tables = []
     for lines in (first, second):
-        tests = [lines[seed]["record"]["students"]["student"].get("test") for seed in seeds]
-        if not all(tests):
+        tests = [test for seed in seeds if (test := student_of(lines[seed]).get("test"))]
+        if len(tests) < len(seeds):
             return None
         tables.append(
             np.array([100.0 * unpack_bits(test["correct"], test["pictures"]) for test in tests])

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from tutelage.report.blocks import Figure, Grid
-from tutelage.report.counting import Record
-from tutelage.report.sources import finite
+from tutelage.report.counting import finite
+from tutelage.report.lines import Record
 from tutelage.report.styles import Style, log_axis, numbered_style, plain, short
 
 __all__ = ["MOST_POINTS", "Logged", "curve_figures", "terms_of", "thin"]
@@ -52,8 +52,13 @@ def terms_of(lines: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(key for line in lines for key in line if key not in _NO_TERMS))
 
 
-def curve_figures(runs: Sequence[Logged], styles: Mapping[str, Style]) -> list[Figure]:
-    """One figure each for the loss, accuracies, the supervised term, and each method's terms."""
+def curve_figures(runs: Sequence[Logged], styles: Mapping[str, Style], slug: str) -> list[Figure]:
+    """One figure each for the loss, accuracies, the supervised term, and each method's terms.
+
+    Args:
+        styles: of the rows.
+        slug: makes their names in the page their own.
+    """
     single = (
         (_LOSS, "Loss", "The weighted sum of all terms; its scale differs between rows."),
         (
@@ -65,7 +70,7 @@ def curve_figures(runs: Sequence[Logged], styles: Mapping[str, Style]) -> list[F
         (_SUPERVISED, "Supervised term", "The loss from labels, before its weight."),
     )
     found = [
-        _figure(f"curve-{key.replace('_', '-')}", title, caption, _by_row(runs, key, styles))
+        _figure(f"curve-{key.replace('_', '-')}{slug}", title, caption, _by_row(runs, key, styles))
         for key, title, caption in single
     ]
     methods: dict[str, list[str]] = {}
@@ -77,7 +82,7 @@ def curve_figures(runs: Sequence[Logged], styles: Mapping[str, Style]) -> list[F
     for number, (method, terms) in enumerate(methods.items()):
         title = terms[0] if len(terms) == 1 else f"Terms of {method}"
         traces = _by_term(runs, terms, styles)
-        found.append(_figure(f"curve-term-{number}", title, "Before its weight.", traces))
+        found.append(_figure(f"curve-term-{number}{slug}", title, "Before its weight.", traces))
     return [figure for figure in found if figure is not None]
 
 

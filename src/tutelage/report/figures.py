@@ -1,11 +1,13 @@
 """Figures of what was gained and what it costs, as plotly's plain dictionaries."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from tutelage.report.blocks import Figure, Grid, signed
-from tutelage.report.networks import Network, interval, mean, numbers
+from tutelage.report.networks import Network, interval, numbers
 from tutelage.report.styles import Style, log_axis, marker, plain, short
+from tutelage.stats import Interval
 
 __all__ = ["cost_figure", "gain_figure", "pareto_front"]
 
@@ -13,12 +15,15 @@ __all__ = ["cost_figure", "gain_figure", "pareto_front"]
 # Gains
 
 
-def gain_figure(rows: Sequence[Mapping[str, Any]], controls: Mapping[str, str]) -> Figure | None:
+def gain_figure(
+    rows: Sequence[Mapping[str, Any]], controls: Mapping[str, str], slug: str
+) -> Figure | None:
     """Gains over both controls with their intervals.
 
     Args:
         rows: of the comparison's table; gains in points.
         controls: names of the short and the long one.
+        slug: makes its name in the page its own.
     """
     judged = [row for row in rows if row.get("over_short") or row.get("over_long")]
     if not judged:
@@ -68,7 +73,7 @@ def gain_figure(rows: Sequence[Mapping[str, Any]], controls: Mapping[str, str]) 
         )
     head = ["row", f"over {controls['short']}", f"over {controls['long']}", "verdict"]
     return Figure(
-        "gains",
+        f"gains{slug}",
         "Gain over the label-only controls",
         "Points of test accuracy; bars are 95 % intervals of the mean paired difference over "
         "seeds. A gain is shown where both lie to the right of zero.",
@@ -97,20 +102,37 @@ def gain_figure(rows: Sequence[Mapping[str, Any]], controls: Mapping[str, str]) 
 # Accuracy and cost
 
 
-def pareto_front(costs: Sequence[float], accuracies: Sequence[float]) -> list[bool]:
-    """Which of several are not beaten: no other is as cheap and as accurate, and better in one.
+def pareto_front(costs: Sequence[Interval], accuracies: Sequence[Interval]) -> list[bool]:
+    """Which of several are not certainly beaten.
 
-    >>> pareto_front([1.0, 1.0, 2.0, 3.0], [0.6, 0.7, 0.65, 0.9])
-    [False, True, False, True]
+    One is beaten by another that is as cheap and as accurate, and better in one. What differs must
+    do so beyond both intervals: of two whose intervals overlap neither beats the other.
+
+    >>> free, dear = Interval(1.0, 0.9, 1.1), Interval(2.0, 1.5, 2.5)
+    >>> pareto_front([free, dear], [Interval(0.7, 0.7, 0.7), Interval(0.65, 0.65, 0.65)])
+    [True, False]
     """
     pairs = list(zip(costs, accuracies, strict=True))
     return [
         not any(
-            other_cost <= cost and other >= accuracy and (other_cost, other) != (cost, accuracy)
+            (other_cost == cost or other_cost.high <= cost.low)
+            and (other == accuracy or other.low >= accuracy.high)
+            and (other_cost, other) != (cost, accuracy)
             for other_cost, other in pairs
         )
         for cost, accuracy in pairs
     ]
+
+
+def _exactly(number: float) -> Interval:
+    return Interval(number, number, number)
+
+
+def _span(values: Sequence[float]) -> Interval:
+    """The interval of a mean over seeds; of too few seeds, or without a spread, the mean alone."""
+    if len(set(values)) == 1:
+        return _exactly(values[0])
+    return interval(values) or _exactly(fmean(values))
 
 
 def cost_figure(
@@ -130,14 +152,18 @@ def cost_figure(
         title: what it is called.
         unit: its unit, once multiplied by `scale`.
     """
-    known = [one for one in networks if numbers(one, cost) and numbers(one, f"{split}_accuracy")]
+    right = f"{split}_accuracy"
+    known = [one for one in networks if numbers(one, cost) and numbers(one, right)]
     if not known:
         return None
-    costs = [scale * (mean(one, cost) or 0.0) for one in known]
-    accuracies = [100 * (mean(one, f"{split}_accuracy") or 0.0) for one in known]
+    costs = [_span([scale * value for value in numbers(one, cost)]) for one in known]
+    accuracies = [_span([100 * value for value in numbers(one, right)]) for one in known]
     front = pareto_front(costs, accuracies)
+    means = [[_exactly(span.mean) for span in spans] for spans in (costs, accuracies)]
     edge = sorted(
-        (x, y) for x, y, is_front in zip(costs, accuracies, front, strict=True) if is_front
+        (x.mean, y.mean)
+        for x, y, is_edge in zip(*means, pareto_front(*means), strict=True)
+        if is_edge
     )
     data: list[dict[str, Any]] = [
         {
@@ -152,18 +178,14 @@ def cost_figure(
     rows = []
     for one, x, y, is_front in zip(known, costs, accuracies, front, strict=True):
         style = styles[one.name]
-        spans = [
-            interval([scale * value for value in numbers(one, cost)]),
-            interval([100 * value for value in numbers(one, f"{split}_accuracy")]),
-        ]
         data.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": plain(one.name),
                 "legendgroup": one.name,
-                "x": [short(x)],
-                "y": [short(y)],
+                "x": [short(x.mean)],
+                "y": [short(y.mean)],
                 "marker": marker(style, 11, filled=is_front),
                 "hovertemplate": f"%{{fullData.name}}: %{{y:.1f}} %, %{{x:.3~s}} {unit}"
                 "<extra></extra>",
@@ -176,27 +198,47 @@ def cost_figure(
                     "thickness": 1.5,
                     "width": 4,
                 }
-                for axis, span in zip("xy", spans, strict=True)
-                if span is not None and span.high > span.mean
+                for axis, span in (("x", x), ("y", y))
+                if span.high > span.mean
             }
         )
-        told = f"{spans[1].low:.1f} … {spans[1].high:.1f}" if spans[1] else "–"
-        rows.append([one.name, f"{x:.3g}", f"{y:.1f}", told, "yes" if is_front else "no"])
-    wide = max(costs) > 5 * min(costs) > 0
-    head = ["network", f"{title}, {unit}", f"{split} accuracy %", "95 % interval", "on the front"]
+        rows.append(
+            [
+                one.name,
+                f"{x.mean:.3g}",
+                _ends(x, ".3g"),
+                f"{y.mean:.1f}",
+                _ends(y, ".1f"),
+                "yes" if is_front else "no",
+            ]
+        )
+    lowest, highest = min(x.mean for x in costs), max(x.mean for x in costs)
+    head = ["network", f"{title}, {unit}", "95 % interval of it", f"{split} accuracy %"]
+    head += ["95 % interval of that", "on the front"]
+    pooled = " " + _POOLED if cost.startswith("latency") else ""
     return Figure(
         f"cost-{cost.replace('_', '-')}",
         f"Accuracy against {title}",
-        f"Accuracy on {split}, mean over seeds. Filled: on the Pareto front (dotted); hollow: "
-        "another is at least as cheap and as accurate. Bars: 95 % t-intervals over seeds, none "
-        "below three.",
+        f"Accuracy on {split}. Dotted: the Pareto front of the means. Hollow: another is at least "
+        "as cheap and as accurate, and better beyond the intervals. Bars: 95 % t-intervals over "
+        f"seeds, none below three.{pooled}",
         f"Of {len(known)} networks {sum(front)} are on the Pareto front of accuracy and {title}.",
         Grid(f"Accuracy against {title}", head, rows),
         data,
         {
             "height": 360,
             "xaxis": {"title": {"text": f"{title}, {unit}"}}
-            | (log_axis(min(costs), max(costs)) if wide else {"rangemode": "tozero"}),
+            | (log_axis(lowest, highest) if highest > 5 * lowest > 0 else {"rangemode": "tozero"}),
             "yaxis": {"title": {"text": f"{split} accuracy, %"}},
         },
     )
+
+
+_POOLED = (
+    "Latencies are means of all measurements of one architecture, so that equal networks stand at "
+    "one place, and their intervals are over measurements."
+)
+
+
+def _ends(span: Interval, form: str) -> str:
+    return f"{span.low:{form}} … {span.high:{form}}" if span.high > span.low else "–"

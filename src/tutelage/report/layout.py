@@ -60,6 +60,8 @@ class Table(NamedTuple):
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
+    if "uneven" in row:
+        return ""
     if "accuracy" not in row:
         return "fails" if "failed" in row else "not run"
     spread = row.get("spread")

@@ -10,7 +10,7 @@ from tutelage.report.blocks import Figure, Grid, points, signed
 from tutelage.report.networks import (
     Network,
     bins,
-    classes,
+    class_names,
     confusion,
     corruptions,
     mean,
@@ -41,16 +41,20 @@ _RISING = [[0, "var(--middle)"], [1, "var(--high)"]]
 
 
 def class_figure(
-    students: Sequence[Network], reference: Network, styles: Mapping[str, Style]
+    students: Sequence[Network], reference: Network, styles: Mapping[str, Style], slug: str
 ) -> Figure | None:
-    """By how much students differ from another network on each class."""
-    held, names = per_class(reference), classes(reference)
+    """By how much students differ from another network on each class.
+
+    Args:
+        slug: here and below, makes the figure's name in the page its own.
+    """
+    held, names = per_class(reference), class_names(reference)
     if held is None or names is None:
         return None
     differences: dict[str, list[float | None]] = {}
     for student in students:
         own = per_class(student)
-        if own is not None and classes(student) == names:
+        if own is not None and class_names(student) == names:
             differences[student.name] = [
                 None if a is None or b is None else 100 * (a - b)
                 for a, b in zip(own, held, strict=True)
@@ -81,10 +85,10 @@ def class_figure(
         for place in range(len(names))
     ]
     return Figure(
-        f"classes-{reference.role}",
+        f"classes-{reference.role}{slug}",
         f"Each class, minus {reference.name}",
-        f"Points of test accuracy on each class by which a student is above {reference.name}; "
-        f"means over seeds.{part}",
+        f"Points of test accuracy on each class by which a student is above "
+        f"{reference.name}.{part}",
         f"Differences of {len(differences)} networks to {reference.name} on {len(names)} classes.",
         Grid(
             f"Accuracy on each class minus that of {reference.name}, points",
@@ -105,15 +109,11 @@ def class_figure(
     )
 
 
-def confusion_figure(student: Network, reference: Network, number: int) -> Figure | None:
-    """How a student's confusions differ from another network's.
-
-    Args:
-        number: makes its name in the page its own.
-    """
+def confusion_figure(student: Network, reference: Network, slug: str) -> Figure | None:
+    """How a student's confusions differ from another network's."""
     own, other = confusion(student), confusion(reference)
-    names = classes(student)
-    if own is None or other is None or names is None or names != classes(reference):
+    names = class_names(student)
+    if own is None or other is None or names is None or names != class_names(reference):
         return None
     difference = 100 * (own - other)
     largest = _largest_confusions(difference)
@@ -140,7 +140,7 @@ def confusion_figure(student: Network, reference: Network, number: int) -> Figur
     }
     head = ["true class", "taken for", "difference, points", student.name, reference.name]
     return Figure(
-        f"confusion-{number}",
+        f"confusion{slug}",
         f"Confusions of {student.name}, minus {reference.name}",
         "Percentage points of each true class (rows) that go to each class (columns); on the "
         "diagonal more is better, elsewhere less."
@@ -166,7 +166,9 @@ def _largest_confusions(difference: NDArray[np.float64]) -> list[tuple[int, int]
 # Confidence
 
 
-def reliability_figure(networks: Sequence[Network], styles: Mapping[str, Style]) -> Figure | None:
+def reliability_figure(
+    networks: Sequence[Network], styles: Mapping[str, Style], slug: str
+) -> Figure | None:
     """How often networks are right when they are so sure."""
     data: list[dict[str, Any]] = [
         {
@@ -206,7 +208,7 @@ def reliability_figure(networks: Sequence[Network], styles: Mapping[str, Style])
         return None
     head = ["network", "confidence %", "right %", "pictures, all seeds"]
     return Figure(
-        "reliability",
+        f"reliability{slug}",
         "Reliability",
         "Share of test pictures that are right against the confidence given, in bins. Below the "
         "dotted line a network is surer than it is right.",
@@ -224,7 +226,7 @@ def reliability_figure(networks: Sequence[Network], styles: Mapping[str, Style])
 # Robustness
 
 
-def corruption_figure(networks: Sequence[Network]) -> Figure | None:
+def corruption_figure(networks: Sequence[Network], slug: str) -> Figure | None:
     """Accuracy under each corruption, mean over severities."""
     found = {one.name: known for one in networks if (known := corruptions(one))}
     if not found:
@@ -249,9 +251,9 @@ def corruption_figure(networks: Sequence[Network]) -> Figure | None:
         trace |= {"texttemplate": "%{z:.0f}"}
     rows = [[name, *map(points, row)] for name, row in zip(names, table, strict=True)]
     return Figure(
-        "corruptions",
+        f"corruptions{slug}",
         "Accuracy under corruptions",
-        "Percent right, mean over severities 1 to 5 and over seeds.",
+        "Percent right, mean over severities 1 to 5.",
         f"Accuracy of {len(found)} networks under {len(names)} corruptions.",
         Grid("Accuracy under corruptions, %", ["corruption", *found], rows),
         [trace],
@@ -263,7 +265,9 @@ def corruption_figure(networks: Sequence[Network]) -> Figure | None:
     )
 
 
-def severity_figure(networks: Sequence[Network], styles: Mapping[str, Style]) -> Figure | None:
+def severity_figure(
+    networks: Sequence[Network], styles: Mapping[str, Style], slug: str
+) -> Figure | None:
     """How accuracy falls with severity, mean over corruptions."""
     data, rows = [], []
     deepest = 0
@@ -296,9 +300,9 @@ def severity_figure(networks: Sequence[Network], styles: Mapping[str, Style]) ->
         return None
     rows = [row + [""] * (deepest + 2 - len(row)) for row in rows]
     return Figure(
-        "severity",
+        f"severity{slug}",
         "Accuracy against severity",
-        "Percent right, mean over corruptions and seeds; severity 0 is the clean picture.",
+        "Percent right, mean over corruptions; severity 0 is the clean picture.",
         f"Accuracy of {len(data)} networks from severity 0 to {deepest}.",
         Grid(
             "Accuracy against severity, %",
@@ -324,7 +328,7 @@ def _whole_mean(values: Sequence[float | None]) -> float | None:
 
 
 def similarity_figure(
-    similar: Mapping[str, Mapping[tuple[str, str], float]],
+    similar: Mapping[str, Mapping[tuple[str, str], float]], slug: str
 ) -> Figure | None:
     """Linear CKA of maps of student and teacher.
 
@@ -356,10 +360,10 @@ def similarity_figure(
         for title, row in zip(titles, table, strict=True)
     ]
     return Figure(
-        "similarity",
+        f"similarity{slug}",
         "Likeness of maps to the teacher's",
         "Linear CKA of a student's tap (left) and a teacher's; 1 is alike up to rotation and "
-        "scale. Means over seeds.",
+        "scale.",
         f"Linear CKA of {len(pairs)} pairs of taps in {len(similar)} networks.",
         Grid("Linear CKA", ["student's – teacher's tap", *similar], rows),
         [trace],

@@ -40,7 +40,13 @@ def _within(*path: str, show: Callable[[Any], str]) -> Callable[[Record], str]:
 def _calibrated(value: Record) -> str:
     said = f"ECE {percent(value['ece'])}, NLL {value['nll']:.3f}, Brier {value['brier']:.3f}"
     if "scaled" in value:
-        said += f"; at temperature {value['temperature']:.2f} ECE {percent(value['scaled']['ece'])}"
+        scaled = value["scaled"]
+        said += (
+            f"; at temperature {value['temperature']:.2f} ECE {percent(scaled['ece'])}, "
+            f"NLL {scaled['nll']:.3f}"
+        )
+        if scaled["nll"] > value["nll"]:
+            said += ", which is worse: what fits validation does not fit test"
     return said
 
 

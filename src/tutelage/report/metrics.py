@@ -1,10 +1,10 @@
 """What can be compared: a metric's name, where a record holds it, and which way is better."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-__all__ = ["METRICS", "Metric", "measured"]
+__all__ = ["METRICS", "Metric", "measured", "measured_of"]
 
 
 class Metric(NamedTuple):
@@ -45,13 +45,19 @@ METRICS: dict[str, Metric] = {
 
 def measured(record: Mapping[str, Any], name: str) -> float | None:
     """A metric of a record's student, scaled; None if it was not measured."""
-    metric = METRICS[name]
-    first, *rest = metric.path
+    first, *rest = METRICS[name].path
     if first == "record":
-        value: Any = record
-    else:
-        value, rest = record["students"]["student"], [first, *rest]
-    for key in rest:
+        return _at(record, rest, METRICS[name])
+    return measured_of(record["students"]["student"], name)
+
+
+def measured_of(network: Mapping[str, Any], name: str) -> float | None:
+    """A metric of one network's entry in a record, scaled; None if it was not measured."""
+    return _at(network, METRICS[name].path, METRICS[name])
+
+
+def _at(value: Any, path: Sequence[str], metric: Metric) -> float | None:
+    for key in path:
         value = value.get(key) if isinstance(value, Mapping) else None
         if value is None:
             return None

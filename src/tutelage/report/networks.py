@@ -1,14 +1,19 @@
 """The networks that a report is about, and what was measured of each, pooled over seeds."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.report.counting import Record
-from tutelage.report.sources import Comparison, Runs, Source, finite
+from tutelage.errors import DataError
+from tutelage.report.counting import finite
+from tutelage.report.latencies import Timed, of_trials, teacher_kind
+from tutelage.report.lines import Record, full_name, works
+from tutelage.report.measuring import evenly_measured
+from tutelage.report.robustness import mean_corruption_error
+from tutelage.report.sources import Comparison, Runs, Source
 from tutelage.stats import Interval, mean_and_spread, paired_interval
 
 __all__ = [
@@ -16,15 +21,17 @@ __all__ = [
     "at",
     "best_student",
     "bins",
-    "classes",
+    "class_names",
     "confusion",
     "controls",
-    "corruption_error",
+    "corrupted",
     "corruptions",
     "interval",
     "mean",
     "networks_of",
     "numbers",
+    "over_control",
+    "over_teacher",
     "per_class",
     "read_split",
     "teacher_of",
@@ -37,11 +44,18 @@ class Network(NamedTuple):
     """A teacher, a label-only control, or a student.
 
     Attributes:
-        name: the row's, or the run's.
+        name: the row's, with the part it belongs to; or the run's.
         role: what it is held against, or that it is held against others.
-        measured: what records say of it, one entry per seed; of a teacher one.
+        measured: what records say of it, one entry per seed, without what was measured by
+            different code; of a teacher one.
         seconds: wall time of each training; none of a teacher.
         seeds: of each training; none of a teacher.
+        teachers: what the record of each training says of its teacher; none of a teacher.
+        row: its name within the part.
+        timed: what records say of networks that must be equally fast, for its latencies: of the
+            same architecture on the same machine; of a teacher every record that has it.
+        part: title of the combination of the axes' values to which it belongs; empty without axes,
+            and of a teacher that is the same at all of them.
     """
 
     name: str
@@ -49,10 +63,14 @@ class Network(NamedTuple):
     measured: list[Record]
     seconds: list[float]
     seeds: list[int]
+    teachers: list[Record | None]
+    row: str
+    timed: list[Record]
+    part: str = ""
 
 
 def networks_of(source: Source) -> list[Network]:
-    """Teachers first, then rows or runs in their order.
+    """Teachers first, then rows or runs in their order, at one combination after the other.
 
     A row of which any seed failed is left out, as the table leaves out its numbers.
     """
@@ -64,52 +82,93 @@ def networks_of(source: Source) -> list[Network]:
 def _of_comparison(source: Comparison) -> list[Network]:
     spec = source.spec
     held = () if spec["controls"] == "none" else tuple(spec["controls"].values())
-    found, teachers = [], []
-    for row in spec["rows"]:
-        lines = [line for line in source.lines if (line["kind"], line["row"]) == ("trial", row)]
-        if not lines or any("failed" in line or line["record"]["collapsed"] for line in lines):
-            continue
-        records = [line["record"] for line in sorted(lines, key=lambda line: line["seed"])]
-        found.append(
-            Network(
-                row,
-                "control" if row in held else "student",
-                [record["students"]["student"] for record in records],
-                [record["seconds"] for record in records],
-                [record["recipe"]["seed"] for record in records],
+    found: list[Network] = []
+    taught: list[tuple[str, str, Record]] = []
+    timed = Timed(of_trials(source.lines))
+    for part in source.parts:
+        for row in spec["rows"]:
+            lines = source.trials(row, part)
+            if not lines or not all(map(works, lines)):
+                continue
+            records = [line["record"] for line in lines]
+            found.append(
+                Network(
+                    full_name(row, part),
+                    "control" if row in held else "student",
+                    evenly_measured(records),
+                    [record["seconds"] for record in records],
+                    [record["recipe"]["seed"] for record in records],
+                    [record["teacher"] for record in records],
+                    row,
+                    timed.like(records),
+                    part,
+                )
             )
-        )
-        teachers += [(row, record) for record in records]
-    return _teachers(teachers, "test_accuracy") + found
+            taught += [(row, part, record) for record in records]
+    return _teachers(taught, "test_accuracy", timed) + found
 
 
 def _of_runs(records: Sequence[Record]) -> list[Network]:
     taught = [record["recipe"]["student"] for record in records if record["recipe"]["methods"]]
+    timed = Timed(records)
     found = []
     for record in records:
         recipe = record["recipe"]
         alone = not recipe["methods"] and recipe["student"] in taught
         for name, measured in record["students"].items():
             title = record["name"] if name == "student" else f"{record['name']}, {name}"
-            role = "control" if alone else "student"
-            found.append(Network(title, role, [measured], [record["seconds"]], [recipe["seed"]]))
-    named = [(str(record["name"]), record) for record in records]
-    return _teachers(named, "validation_accuracy") + found
+            found.append(
+                Network(
+                    title,
+                    "control" if alone else "student",
+                    [measured],
+                    [record["seconds"]],
+                    [recipe["seed"]],
+                    [record["teacher"]],
+                    title,
+                    timed.like([record], name),
+                )
+            )
+    named = [(str(record["name"]), "", record) for record in records]
+    return _teachers(named, "validation_accuracy", timed) + found
 
 
-def _teachers(records: Iterable[tuple[str, Record]], needed: str) -> list[Network]:
-    """Each teacher once, as it was first measured."""
-    kinds: dict[str, tuple[str, Record]] = {}
-    for name, record in records:
+def _teachers(
+    trained: Iterable[tuple[str, str, Record]], needed: str, timed: Timed
+) -> list[Network]:
+    """Each teacher once, as it was measured most fully; of several, once at each part.
+
+    Args:
+        trained: row, part and record of each training.
+        needed: what must be known of it.
+        timed: knows what was measured of each teacher.
+    """
+    kinds: dict[str, dict[str, tuple[str, Record]]] = {}
+    known: dict[str, list[Record]] = {}
+    for row, part, record in trained:
         teacher = record["teacher"]
         if teacher and finite(teacher.get(needed)) is not None:
-            kinds.setdefault(
-                json.dumps(record["recipe"]["teacher"], sort_keys=True), (name, teacher)
-            )
+            kind = teacher_kind(record)
+            known[kind] = timed.teacher_like(record)
+            at_parts = kinds.setdefault(kind, {})
+            first, other = at_parts.setdefault(part, (row, teacher))
+            at_parts[part] = (first, max(other, teacher, key=len))
+    if len(kinds) == 1:
+        ((kind, at_parts),) = kinds.items()
+        fullest = max((entry for _, entry in at_parts.values()), key=len)
+        return [_teacher("teacher", "", fullest, known[kind])]
+    here = [part for at_parts in kinds.values() for part in at_parts]
     return [
-        Network("teacher" if len(kinds) == 1 else f"teacher of {name}", "teacher", [entry], [], [])
-        for name, entry in kinds.values()
+        _teacher(
+            "teacher" if here.count(part) == 1 else f"teacher of {row}", part, one, known[kind]
+        )
+        for kind, at_parts in kinds.items()
+        for part, (row, one) in at_parts.items()
     ]
+
+
+def _teacher(row: str, part: str, entry: Record, timed: list[Record]) -> Network:
+    return Network(full_name(row, part), "teacher", [entry], [], [], [], row, timed, part)
 
 
 def teacher_of(networks: Sequence[Network]) -> Network | None:
@@ -140,7 +199,13 @@ def at(value: Any, *path: str) -> Any:
 
 
 def numbers(network: Network, *path: str) -> list[float]:
-    """A number of every seed; none at all unless every seed has it."""
+    """A number of every seed; none at all unless every seed has it.
+
+    Of a latency every number that was measured of a network of its kind.
+    """
+    if path[0].startswith("latency"):
+        timed = [finite(at(measured, *path)) for measured in network.timed]
+        return [number for number in timed if number is not None]
     found = [finite(at(measured, *path)) for measured in network.measured]
     known = [number for number in found if number is not None]
     return known if len(known) == len(found) else []
@@ -166,7 +231,7 @@ def read_split(networks: Iterable[Network]) -> Literal["test", "validation"]:
 # What is measured by class, bin or corruption
 
 
-def classes(network: Network) -> list[str] | None:
+def class_names(network: Network) -> list[str] | None:
     """Names of classes; None unless every seed has the same ones."""
     names = [at(measured, "test", "classes") for measured in network.measured]
     same = all(name == names[0] for name in names)
@@ -176,7 +241,7 @@ def classes(network: Network) -> list[str] | None:
 def per_class(network: Network) -> list[float | None] | None:
     """Mean share of each class that it got right; None where a seed has none."""
     lists = [at(measured, "test", "per_class") for measured in network.measured]
-    names = classes(network)
+    names = class_names(network)
     if names is None or any(not _is_list(one, len(names)) for one in lists):
         return None
     return [_mean_of([one[place] for one in lists]) for place in range(len(names))]
@@ -184,7 +249,7 @@ def per_class(network: Network) -> list[float | None] | None:
 
 def confusion(network: Network) -> NDArray[np.float64] | None:
     """Share of each true class (rows) that was taken for each class; 0 for a class without any."""
-    names = classes(network)
+    names = class_names(network)
     counts = [at(measured, "test", "confusion") for measured in network.measured]
     if names is None or any(not _is_list(one, len(names)) for one in counts):
         return None
@@ -225,23 +290,42 @@ def corruptions(network: Network) -> dict[str, list[float | None]] | None:
     }
 
 
-def corruption_error(network: Network, reference: Network) -> float | None:
-    """Errors under corruption, relative to those of another network; the mean over corruptions.
-
-    Of each corruption the errors are summed over severities before they are divided. Below 1 is
-    better than the other.
-    """
-    own, other = corruptions(network), corruptions(reference)
-    if own is None or other is None:
+def corrupted(network: Network) -> float | None:
+    """Mean accuracy over all corruptions and severities, mean over seeds."""
+    found = [at(measured, "robustness", "corruptions") for measured in network.measured]
+    if not all(found):
         return None
-    ratios = []
-    for name in own.keys() & other.keys():
-        errors, held = (
-            [1 - share for share in one[name] if share is not None] for one in (own, other)
-        )
-        if errors and len(errors) == len(held) and sum(held):
-            ratios.append(sum(errors) / sum(held))
-    return mean_and_spread(ratios)[0] if ratios else None
+    return _mean_of([fmean(share for row in one.values() for share in row) for one in found])
+
+
+def over_teacher(network: Network) -> float | None:
+    """Mean corruption error over that of each training's own teacher, mean over seeds.
+
+    None unless every seed has one; and of a teacher.
+    """
+    return _mean_error(network.measured, network.teachers)
+
+
+def over_control(network: Network, control: Network) -> float | None:
+    """Mean corruption error over that of a control with the same seed, mean over seeds.
+
+    None unless every seed has one; and of a teacher.
+    """
+    held = dict(zip(control.seeds, control.measured, strict=True))
+    return _mean_error(network.measured, [held.get(seed) for seed in network.seeds])
+
+
+def _mean_error(own: Sequence[Record], references: Sequence[Record | None]) -> float | None:
+    ratios: list[float | None] = []
+    for entry, reference in zip(own, references or [None], strict=True):
+        ours, theirs = entry.get("robustness"), (reference or {}).get("robustness")
+        if ours is None or theirs is None:
+            return None
+        try:
+            ratios.append(mean_corruption_error(ours, theirs))
+        except DataError:  # runs side by side need not have seen the same pictures
+            return None
+    return _mean_of(ratios) if ratios else None
 
 
 def _is_list(value: Any, length: int | None = None) -> bool:

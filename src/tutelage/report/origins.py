@@ -1,14 +1,16 @@
 """The sections of a page on where its numbers came from."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tutelage.report.blocks import Block, Cell, Code, Facts, Grid, More, Section, Text, points
-from tutelage.report.counting import Line, Record
+from tutelage.report.counting import finite
+from tutelage.report.lines import Line, Record, full_name, title_of
 from tutelage.report.networks import at
-from tutelage.report.sources import Comparison, Runs, finite
-from tutelage.report.tables import duration, facts
-from tutelage.report.views import View, one_each, section, setting
+from tutelage.report.sources import Comparison, Runs
+from tutelage.report.tables import duplicates_in_words, duration, facts
+from tutelage.report.views import View, by_part, one_each, section, setting
 
 __all__ = ["again", "origin", "recipe", "trials"]
 
@@ -18,7 +20,7 @@ _FEW_ROWS = 24
 
 def trials(view: View) -> Section:
     """Every trial and what became of it."""
-    head = ["trial", "seed", "kind", "validation %", "test %", "wall time", "began", "state"]
+    head = ["trial", "seed", "kind", "validation %", "test %", "wall time", "began, UTC", "state"]
     rows: list[list[Cell]] = []
     marked = []
     if isinstance(view.source, Runs):
@@ -30,22 +32,27 @@ def trials(view: View) -> Section:
         entries = [(line, _state(line["record"], line)) for line in view.source.lines]
         entries += [(line, "stale: counts for nothing") for line in view.source.stale]
         for line, state in entries:
-            if state != "counts":
+            if not state.startswith("counts"):
                 marked.append(len(rows))
-            rows.append(_trial(line["row"], line["seed"], line["kind"], line["record"], state))
-        present = {(line["row"], line["seed"]) for line, _ in entries if _counts(line, view.source)}
-        for row in view.source.spec["rows"]:
-            for seed in view.source.spec["seeds"]:
-                if (row, seed) not in present:
-                    marked.append(len(rows))
-                    rows.append([row, str(seed), "trial", "–", "–", "–", "–", "not run yet"])
+            name = full_name(line["row"], line.get("part", _part_of(line, view.source)))
+            rows.append(_trial(name, line["seed"], line["kind"], line["record"], state))
+        for part in view.source.parts:
+            for row in view.source.spec["rows"]:
+                present = {line["seed"] for line in view.source.trials(row, part)}
+                for seed in view.source.spec["seeds"]:
+                    if seed not in present:
+                        marked.append(len(rows))
+                        cells = [full_name(row, part), str(seed), "trial", *4 * ["–"]]
+                        rows.append([*cells, "not run yet"])
     grid = Grid("Every trial and try in the records", head, rows, marked)
     folded = [More(f"All {len(rows)} trials", [grid])]
     return Section("trials", "Trials", folded if len(rows) > _FEW_ROWS else [grid])
 
 
-def _counts(line: Line, source: Comparison) -> bool:
-    return line["kind"] == "trial" and any(line is other for other in source.lines)
+def _part_of(line: Line, source: Comparison) -> str:
+    """Those of the axes' values that a stale line has."""
+    axes = source.spec.get("axes", {})
+    return title_of({key: line["settings"][key] for key in axes if key in line["settings"]})
 
 
 def _state(record: Record, line: Line | None = None) -> str:
@@ -66,9 +73,15 @@ def _trial(name: str, seed: int, kind: str, record: Record, state: str) -> list[
         points(finite(at(student, "validation_accuracy"))),
         points(finite(at(student, "test_accuracy"))),
         "–" if seconds is None else duration(seconds),
-        str(record.get("began", "–")),
+        _minute(record.get("began")),
         state,
     ]
+
+
+def _minute(time: Any) -> str:
+    """Of a recorded time, which is in UTC, without the seconds."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d\+00:00", str(time))
+    return f"{found[1]} {found[2]}" if found else str(time or "–")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -82,46 +95,75 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def recipe(view: View) -> Section:
-    """What was asked for: what differs between rows, then the rest."""
-    flats = {name: _flat(record["recipe"]) for name, record in one_each(view.source)}
-    if isinstance(view.source, Comparison):
-        for flat in flats.values():
-            flat.pop("seed", None)
-    keys = list(dict.fromkeys(key for flat in flats.values() for key in flat))
-    missing = object()
-    same = [
-        key
-        for key in keys
-        if all(
-            flat.get(key, missing) == next(iter(flats.values())).get(key, missing)
-            for flat in flats.values()
-        )
-    ]
+    """What was asked for: what differs between parts and between rows, then the rest."""
+    flats = {(one.part, one.row): _flat(one.record["recipe"]) for one in one_each(view.source)}
     blocks: list[Block] = []
     if isinstance(view.source, Comparison):
-        seeds = ", ".join(map(str, view.source.spec["seeds"]))
-        base = setting(view.source.spec["base"])
-        blocks.append(Facts([("base", base), ("seeds", seeds)]))
-    different = [key for key in keys if key not in same]
-    if different:
-        rows: list[list[Cell]] = [
-            [key, *(setting(flat[key]) if key in flat else "–" for flat in flats.values())]
-            for key in different
+        spec = view.source.spec
+        for flat in flats.values():
+            flat.pop("seed", None)
+        axes = [
+            (f"axis {key}", ", ".join(map(setting, values)))
+            for key, values in spec.get("axes", {}).items()
         ]
-        blocks.append(Grid("What differs between rows", ["key", *flats], rows))
+        seeds = ", ".join(map(str, spec["seeds"]))
+        blocks.append(Facts([("base", setting(spec["base"])), *axes, ("seeds", seeds)]))
+    by_row = {
+        part: {row: flat for (other, row), flat in flats.items() if other == part}
+        for part in dict.fromkeys(part for part, _ in flats)
+    }
+    inside = list(dict.fromkeys(key for own in by_row.values() for key in _different(own.values())))
+    firsts = {part: next(iter(own.values())) for part, own in by_row.items()}
+    between = [key for key in _different(firsts.values()) if key not in inside]
+    if between:
+        blocks.append(_side_by_side("What differs between the axes' values", firsts, between))
+    between_rows = {
+        part: _side_by_side("What differs between rows", own, inside)
+        for part, own in by_row.items()
+        if inside
+    }
+    if all(grid == next(iter(between_rows.values())) for grid in between_rows.values()):
+        blocks += list(between_rows.values())[:1]
+    else:
+        blocks += by_part(
+            view, lambda part: [between_rows[part.title]] if part.title in by_row else []
+        )
+    same = [key for key in next(iter(firsts.values()), {}) if key not in (*inside, *between)]
     if same:
-        first = next(iter(flats.values()))
+        first = next(iter(firsts.values()))
         shared = Facts([(key, setting(first[key])) for key in same])
         title = "The rest of the recipe, the same for all" if len(flats) > 1 else "The full recipe"
         blocks.append(More(title, [shared]))
     return section("recipe", "Recipe", blocks, "No row has finished, so that no recipe is known.")
 
 
+def _different(flats: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Keys that not all of several recipes have with the same value."""
+    first, *others = [*flats] or [{}]
+    missing = object()
+    keys = dict.fromkeys(key for flat in (first, *others) for key in flat)
+    return [
+        key
+        for key in keys
+        if any(flat.get(key, missing) != first.get(key, missing) for flat in others)
+    ]
+
+
+def _side_by_side(caption: str, flats: Mapping[str, Mapping[str, Any]], keys: list[str]) -> Grid:
+    rows: list[list[Cell]] = [
+        [key, *(setting(flat[key]) if key in flat else "–" for flat in flats.values())]
+        for key in keys
+    ]
+    return Grid(caption, ["key", *flats], rows)
+
+
 def origin(view: View) -> Section:
     """Data, code, versions, machine, and every reading of test."""
-    records = [record for _, record in one_each(view.source)]
+    records = [one.record for one in one_each(view.source)]
     if isinstance(view.source, Runs) and len(records) == 1:
-        return Section("origin", "Origin", [Facts(facts(records[0]))])
+        items = [*facts(records[0]), *_measured_by(records)]
+        items.append(("exact duplicates", _duplicates(records[0])))
+        return Section("origin", "Origin", [Facts(items)])
     if isinstance(view.source, Comparison):
         records = [
             line["record"]
@@ -139,25 +181,52 @@ def origin(view: View) -> Section:
     counted = [record for record in records if record["data"]["test"]]
     items = [
         ("data", _each(dict(facts(record))["data"] for record in counted or records)),
+        ("exact duplicates", _each(map(_duplicates, records))),
         ("began", f"{min(_strings(records, 'began'))} to {max(_strings(records, 'began'))}"),
         ("commit", _each(record["commit"] or "unknown" for record in records)),
         ("digest of the code", _each(_strings(records, "code"))),
+        *_measured_by(records),
         ("versions", ", ".join(f"{name} {_each(found)}" for name, found in versions.items())),
         ("machine", _each(machines)),
     ]
     readings: list[list[Cell]] = [
-        [record["name"], *(str(reading.get(key)) for key in ("split", "time", "purpose"))]
+        [record["name"], *(str(reading.get(key, "–")) for key in _OF_A_READING)]
         for record in records
         for reading in record["readings"]
     ]
     blocks: list[Block] = [Facts(items)]
     if readings:
-        head = ["run", "split", "time", "purpose"]
-        grid = Grid("Every reading of test", head, readings)
+        grid = Grid("Every reading of test", ["run", *_OF_A_READING], readings)
         blocks.append(More(f"All {len(readings)} readings of test", [grid]))
     else:
         blocks.append(Text("Test was never read."))
     return Section("origin", "Origin", blocks)
+
+
+def _measured_by(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Digests of the code that measured parts of the records on test."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        for part, by in record.get("measured", {}).items():
+            found.setdefault(part, {})[str(by.get("code"))] = None
+    said = [f"{part} {' and '.join(codes)}" for part, codes in found.items()]
+    return [("measured by", ", ".join(said))] if said else []
+
+
+_OF_A_READING = ("split", "time", "purpose", "command")
+
+
+def _duplicates(record: Record) -> str:
+    """Of pictures, within and between what is trained on, chosen by and tested on."""
+    found = record["data"].get("duplicates")
+    if found is None:
+        return "not measured"
+    within = [
+        f"{number} picture(s) of {name} are there once more"
+        for name, number in found.items()
+        if "/" not in name
+    ]
+    return "; ".join([*within, *filter(None, [duplicates_in_words(found)])]) or "none"
 
 
 def _machine(record: Record) -> str:
@@ -178,7 +247,7 @@ def _each(values: Iterable[Any]) -> str:
 
 def again(view: View) -> Section:
     """The commands that did it."""
-    records = [record for _, record in one_each(view.source)]
+    records = [one.record for one in one_each(view.source)]
     if not records:
         return Section("again", "Run it again", [Text("No row has finished.")])
     newest = max(records, key=lambda record: str(record["began"]))

@@ -10,43 +10,55 @@ from plotly.offline import get_plotlyjs
 
 from tutelage.errors import RunError
 from tutelage.records import write_atomic
-from tutelage.report.blocks import Figure, Figures, More, Section, signed
-from tutelage.report.comparisons import Table, make_table
+from tutelage.report.blocks import Figure, Figures, Group, More, Section, signed, spans
+from tutelage.report.claims import Finding
+from tutelage.report.comparisons import make_tables
+from tutelage.report.layout import Table
+from tutelage.report.lines import full_name
+from tutelage.report.metrics import METRICS
 from tutelage.report.networks import controls, mean, networks_of, teacher_of
 from tutelage.report.sections import sections
 from tutelage.report.sources import Comparison, Runs, Source, finite_only
 from tutelage.report.styles import styles_of
 from tutelage.report.tables import cautions, percent, ratio
-from tutelage.report.views import View
+from tutelage.report.views import Part, View, notes_of
 
 __all__ = ["make_page", "verdict_sentence", "write_page"]
 
 
-def write_page(source: Source, path: Path) -> None:
+def write_page(source: Source, path: Path, *, pictures: bool = False) -> None:
     """Writes a report's page, whole or not at all.
 
     Args:
         path: of the file, ending in .html; one that is there is replaced.
+        pictures: whether it shows pictures of the data, as run folders hold them.
 
     Raises:
-        RunError: the path is no place for a page, or no space is left.
+        RunError: the path is no place for a page, no space is left, or a file of pictures is
+            damaged.
     """
     if path.suffix.lower() not in (".html", ".htm"):
         raise RunError(f"{path} is no name for a page. Give one that ends in .html.")
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"cannot be: there is no folder {path.parent}"
         raise RunError(f"{path} {what}. Name a file in a folder that exists.")
-    write_atomic(path, make_page(source))
+    write_atomic(path, make_page(source, pictures=pictures))
 
 
-def make_page(source: Source) -> str:
+def make_page(source: Source, *, pictures: bool = False) -> str:
     """A report's page: text, tables, and figures that are drawn when they are scrolled to.
 
-    The same source gives the same page. It holds no picture of the data, sends no request, and is
-    all there without JavaScript but for the figures, whose numbers stand in tables beside them.
+    The same source gives the same page. It sends no request, and is all there without JavaScript
+    but for the figures, whose numbers stand in tables beside them.
+
+    Args:
+        pictures: whether it shows pictures of the data; otherwise there is none in it.
+
+    Raises:
+        RunError: a file of pictures is damaged.
     """
     view = _view(source)
-    made = sections(view)
+    made = sections(view, with_pictures=pictures)
     figures = {figure.key: figure for section in made for figure in _figures_of(section.blocks)}
     title, kind = _title(source)
     environment = Environment(
@@ -57,10 +69,12 @@ def make_page(source: Source) -> str:
         lstrip_blocks=True,
     )
     environment.filters["kind"] = lambda block: type(block).__name__
+    environment.filters["spans"] = spans
     return environment.get_template("page.html").render(
         title=title,
         kind=kind,
         verdict=verdict_sentence(view),
+        pictures=pictures,
         sections=made,
         figures=script_json({key: _for_plotly(figure) for key, figure in figures.items()}),
         plotly=get_plotlyjs() if figures else "",
@@ -71,25 +85,47 @@ def _view(source: Source) -> View:
     networks = networks_of(source)
     roles = {network.name: network.role for network in networks}
     if isinstance(source, Runs):
-        names = [str(record["name"]) for record in source.records]
-        table, notes = None, cautions(source.records)
+        tables: list[Table] = []
+        titles, short = [""], None
+        rows = {str(record["name"]): str(record["name"]) for record in source.records}
+        notes = ([*cautions(source.records), *source.remarks()], [[]])
     else:
-        names = list(source.spec["rows"])
-        held = source.spec["controls"]
-        roles |= {} if held == "none" else dict.fromkeys(held.values(), "control")
-        table = make_table(source.spec, source.lines, source.stale)
-        notes = [*table.notes, *source.remarks()]
-    everyone = dict.fromkeys([*(network.name for network in networks), *names])
-    return View(source, table, networks, styles_of(list(everyone), roles), notes)
+        tables = make_tables(source.spec, source.lines, source.stale, source.late)
+        titles = [table.title for table in tables]
+        rows = {full_name(row, title): row for title in titles for row in source.spec["rows"]}
+        held = {} if source.spec["controls"] == "none" else source.spec["controls"]
+        short = held.get("short")
+        roles |= {name: "control" for name, row in rows.items() if row in held.values()}
+        notes = notes_of(source, tables)
+    everyone = dict.fromkeys([*(network.name for network in networks), *rows])
+    rows |= {network.name: network.row for network in networks}
+    by_row = {rows[name]: roles[name] for name in everyone if name in roles}
+    within = styles_of(list(dict.fromkeys(rows[name] for name in everyone)), by_row)
+    parts = [
+        Part(
+            title,
+            f"-{number}" if number else "",
+            [one._replace(name=one.row) for one in networks if one.part in ("", title)],
+            within,
+            short,
+        )
+        for number, title in enumerate(titles)
+    ]
+    styles = styles_of(list(everyone), roles, rows)
+    return View(source, tables, networks, styles, parts, *notes)
 
 
 def _title(source: Source) -> tuple[str, str]:
     """Name of the page, and what it is a report of."""
     if isinstance(source, Comparison):
         rows, seeds = len(source.spec["rows"]), len(source.spec["seeds"])
-        return str(
-            source.spec["name"]
-        ), f"Comparison of {_of(rows, 'row')} with {_of(seeds, 'seed')} each"
+        axes = " and ".join(source.spec.get("axes", {}))
+        at = f" at {_of(len(source.parts), 'setting')} of {axes}," if axes else ""
+        return (
+            str(source.spec["name"]),
+            f"Comparison of {_of(rows, 'row')}{at} with {_of(seeds, 'seed')} each"
+            + ("; numbers are means over seeds" if seeds > 1 else ""),
+        )
     names = [str(record["name"]) for record in source.records]
     if len(names) == 1:
         return names[0], "One run"
@@ -105,7 +141,7 @@ def _figures_of(blocks: Iterable[Any]) -> list[Figure]:
     for block in blocks:
         if isinstance(block, Figures):
             found += [figure for figure in block.items if figure.data]
-        elif isinstance(block, More | Section):
+        elif isinstance(block, More | Group | Section):
             found += _figures_of(block.blocks)
     return found
 
@@ -129,47 +165,113 @@ def script_json(value: Any) -> str:
 
 
 def verdict_sentence(view: View) -> str:
-    """What a report comes to, in one sentence."""
+    """What a report comes to, in one sentence.
+
+    Of a comparison: what became of its claims, if it makes any; then the gains over controls.
+    """
     if isinstance(view.source, Runs):
-        return _of_runs(view)
-    assert view.table is not None
-    return _of_comparison(view.source, view.table)
+        return _of_runs(view, view.source)
+    return _of_comparison(view.source, view.tables)
 
 
+_CLAIMED = {
+    "shown": "shown",
+    "contradicted": "contradicted",
+    "not shown": "not shown",
+    "at unequal time": "shown only at unequal training time",
+    "declared late": "shown, but claimed only after trials had run",
+    "too few seeds": "not decided, with too few seeds",
+    "not measured": "not yet measured",
+    "measured unevenly": "not decided, as it was measured by different code",
+    "fails": "not decided, as a row fails",
+}
 _PHRASES = {
     "shown": "is shown for",
     "not shown": "is not shown for",
     "contradicted": "is contradicted for",
 }
+_FEW = 4
+"""Of so many claims the sentence also gives numbers."""
 
 
-def _of_comparison(source: Comparison, table: Table) -> str:
+def _of_comparison(source: Comparison, tables: Sequence[Table]) -> str:
     held = {} if source.spec["controls"] == "none" else source.spec["controls"]
-    judged: dict[str, list[str]] = {}
-    for row in table.rows:
-        if held and "verdict" in row:
-            judged.setdefault(row["verdict"], []).append(_gained(row, held))
+    failed = [
+        full_name(row["row"], table.title)
+        for table in tables
+        for row in table.rows
+        if "failed" in row
+    ]
+    waiting = [
+        full_name(row["row"], table.title)
+        for table in tables
+        for row in table.rows
+        if row.get("seeds") == 0
+    ]
+    said = _of_claims(tables)
+    if held or not said:
+        said.append(_of_gains(tables, held))
+    said += [f"{_enumerate(failed)} failed"] if failed else []
+    said += [f"{_enumerate(waiting)} not run yet"] if waiting else []
+    sentence = "; ".join(said)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _of_claims(tables: Sequence[Table]) -> list[str]:
+    """What became of claims: one text for each verdict."""
+    judged: dict[str, dict[str, list[str]]] = {}
+    for table in tables:
+        for finding in table.findings:
+            few = len(tables) == 1 and len(table.findings) <= _FEW
+            said = finding.claim + (_by(finding) if few else "")
+            judged.setdefault(finding.verdict, {}).setdefault(said, []).append(table.title)
+    order = [*_CLAIMED, *judged]
+    return [
+        f"claimed and {_CLAIMED.get(word, word)}: {_enumerate(_where(judged[word], tables))}"
+        for word in sorted(judged, key=order.index)
+    ]
+
+
+def _by(finding: Finding) -> str:
+    """The difference in favor of a claim."""
+    if finding.interval is None:
+        return ""
+    metric = METRICS[finding.claim.rpartition(" on ")[2]]
+    return f" (by {signed(finding.interval.mean, metric.decimals)} {metric.unit}".rstrip() + ")"
+
+
+def _of_gains(tables: Sequence[Table], held: Mapping[str, str]) -> str:
+    """For which rows there is a gain over both controls."""
+    if not held:
+        return "nothing is shown: the comparison has no label-only controls"
+    cases = [(row, table.title) for table in tables for row in table.rows if "verdict" in row]
+    if not cases:
+        return "nothing can be judged yet: no row that is held against the controls has run"
+    judged: dict[str, dict[str, list[str]]] = {}
+    for row, title in cases:
+        name = _gained(row, held) if len(tables) == 1 else str(row["row"])
+        judged.setdefault(row["verdict"], {}).setdefault(name, []).append(title)
     said = [
-        f"{phrase} {_enumerate(judged[word])}"
+        f"{phrase} {_enumerate(_where(judged[word], tables))}"
         for word, phrase in _PHRASES.items()
         if word in judged
     ]
     said += [
-        f"cannot be judged for {_enumerate(rows)} ({word})"
+        f"cannot be judged for {_enumerate(_where(rows, tables))} ({word})"
         for word, rows in judged.items()
         if word not in _PHRASES
     ]
-    if not held:
-        sentence = "Nothing is shown: the comparison has no label-only controls"
-    elif said:
-        sentence = f"A gain over both label-only controls {_enumerate(said)}"
-    else:
-        sentence = "Nothing can be judged yet: no row that is held against the controls has run"
-    failed = [str(row["row"]) for row in table.rows if "failed" in row]
-    waiting = [str(row["row"]) for row in table.rows if row.get("seeds") == 0]
-    more = [f"{_enumerate(failed)} failed"] if failed else []
-    more += [f"{_enumerate(waiting)} not run yet"] if waiting else []
-    return "; ".join([sentence, *more]) + "."
+    return f"a gain over both label-only controls {_enumerate(said)}"
+
+
+def _where(said: Mapping[str, Sequence[str]], tables: Sequence[Table]) -> list[str]:
+    """Rows or claims, and at which of several parts it is said of them."""
+    if len(tables) == 1:
+        return list(said)
+    return [
+        f"{name} everywhere" if len(titles) == len(tables) else f"{name} at {_enumerate(titles)}"
+        for name, titles in said.items()
+    ]
 
 
 def _gained(row: Mapping[str, Any], held: Mapping[str, str]) -> str:
@@ -191,7 +293,7 @@ def _enumerate(texts: Sequence[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _of_runs(view: View) -> str:
+def _of_runs(view: View, source: Runs) -> str:
     students = [one for one in view.networks if one.role != "teacher"]
     if len(students) != 1:
         return (
@@ -214,4 +316,8 @@ def _of_runs(view: View) -> str:
             said += f", at 1/{costs} of its MACs" if other > own else ", at no fewer MACs"
         if not controls(view.networks):
             said += "; what the method adds is not shown, for no control ran beside it"
+    (record,) = source.records
+    if answers := record.get("accepted"):
+        limits = ", ".join(f"{key} {value}" for key, value in answers[-1]["limits"].items())
+        said += f"; does it keep {limits}? {answers[-1]['answer']}"
     return said + "."

@@ -7,16 +7,11 @@ from typing import Any, NamedTuple
 
 from tutelage.errors import RunError
 from tutelage.records import RECORD_SCHEMA, RunFolder, read_lines
-from tutelage.report.counting import Choice, Line, Pool, Record, is_trial, that_count
+from tutelage.report.counting import Choice, Pool, finite, parts_of, sound, that_count
+from tutelage.report.declared import late_claims
+from tutelage.report.lines import Line, Record, full_name, is_trial, require_same
 
-__all__ = [
-    "Comparison",
-    "Runs",
-    "Source",
-    "finite",
-    "finite_only",
-    "read_source",
-]
+__all__ = ["Comparison", "Runs", "Source", "finite_only", "read_source"]
 
 _TRIALS = "trials.jsonl"
 _NEEDED = (
@@ -33,10 +28,18 @@ class Runs(NamedTuple):
     Attributes:
         records: one per run.
         metrics: the lines that each run has logged, none if they were thrown away.
+        folders: of the runs.
+        unsound: what in their records is damaged, and counts as not measured; in words.
     """
 
     records: list[Record]
     metrics: list[list[Record]]
+    folders: list[RunFolder]
+    unsound: list[str]
+
+    def remarks(self) -> list[str]:
+        """What a reader must know beyond the cautions of the table."""
+        return self.unsound
 
 
 class Comparison(NamedTuple):
@@ -44,10 +47,15 @@ class Comparison(NamedTuple):
 
     Attributes:
         spec: the newest in the file, as JSON.
-        lines: of the trials and tries that count.
-        stale: lines that do not.
-        choices: in the order of the rows.
+        lines: of the trials and tries that count; each with "part", the title of the combination
+            of the axes' values at which it does.
+        stale: lines that do not, but for those whose trial was only measured again since.
+        choices: in the order of the parts, and of the rows.
         metrics: identity of a trial → the lines that its run has logged.
+        folders: identity of a trial → its run folder, if it is still there.
+        unsound: what in records is damaged, and counts as not measured; in words.
+        late: claim → trials of its rows that had run, with test read, when it was first made; for
+            claims that were made after the first.
     """
 
     spec: Mapping[str, Any]
@@ -55,38 +63,43 @@ class Comparison(NamedTuple):
     stale: list[Line]
     choices: list[Choice]
     metrics: dict[str, list[Record]]
+    folders: dict[str, RunFolder]
+    unsound: list[str]
+    late: dict[str, int]
+
+    @property
+    def parts(self) -> dict[str, Record]:
+        """Title and settings of each combination of the axes' values."""
+        return parts_of(self.spec)
+
+    def trials(self, row: str, part: str) -> list[Line]:
+        """Those of a row that count, by ascending seed."""
+        own = [line for line in self.lines if is_trial(line, row) and line["part"] == part]
+        return sorted(own, key=lambda line: line["seed"])
 
     def remarks(self) -> list[str]:
         """What is unfinished or uneven, beyond what the comparison's table says."""
         found = []
-        for row in self.spec["rows"]:
-            seeds = {line["seed"] for line in self.lines if is_trial(line, row)}
-            missing = [str(seed) for seed in self.spec["seeds"] if seed not in seeds]
-            if seeds and missing:
-                found.append(f"{row}: seed(s) {', '.join(missing)} not run yet.")
-        for row, key, tried, _ in self.choices:
-            missing = [str(value) for value, line in tried if line is None]
+        for part in self.parts:
+            for row in self.spec["rows"]:
+                seeds = {line["seed"] for line in self.trials(row, part)}
+                missing = [str(seed) for seed in self.spec["seeds"] if seed not in seeds]
+                if seeds and missing:
+                    name = full_name(row, part)
+                    found.append(f"{name}: seed(s) {', '.join(missing)} not run yet.")
+        for choice in self.choices:
+            missing = [str(value) for value, line in choice.tried if line is None]
             if missing:
-                found.append(f"{row}: {key} was not tried at {', '.join(missing)} yet.")
+                name = full_name(choice.row, choice.part)
+                found.append(f"{name}: {choice.key} was not tried at {', '.join(missing)} yet.")
         trials = [line for line in self.lines if line["kind"] == "trial"]
         for what in ("versions", "device", "threads"):
             if len({_text(line.get("parts", {}).get(what)) for line in trials}) > 1:
                 found.append(f"Rows were run with different {what}: run the comparison again.")
-        return found
+        return [*found, *self.unsound]
 
 
 Source = Runs | Comparison
-
-
-def finite(value: Any) -> float | None:
-    """A number if it is one, and finite; else None.
-
-    >>> finite(3), finite(float("nan")), finite("3"), finite(None)
-    (3.0, None, None, None)
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
 
 
 def finite_only(value: Any) -> Any:
@@ -106,12 +119,15 @@ def read_source(paths: Sequence[Path], *, runs: Path = Path("runs")) -> Source:
     specification asks for, with what its tries have chosen (while tries are missing, what the
     newest trial of the row has), its seed among the seeds, and the trials of a row must agree in
     code, versions, device and threads with the newest. That the code has changed *since* is known
-    to `tutelage compare` alone.
+    to `tutelage compare` alone. With axes all of this holds at each combination of their values.
+
+    What a record holds beyond accuracy and costs counts as not measured if it is damaged.
 
     Args:
         paths: folders of finished runs; or one comparison: its JSON-lines file, or the folder that
             holds it as trials.jsonl.
-        runs: where run folders lie, for the curves of a comparison whose file lies elsewhere.
+        runs: where run folders lie, for the curves and pictures of a comparison whose file lies
+            elsewhere.
 
     Raises:
         RunError: something is absent, unfinished, damaged, of another schema, or of several kinds;
@@ -131,15 +147,24 @@ def read_source(paths: Sequence[Path], *, runs: Path = Path("runs")) -> Source:
 
 def _read_runs(paths: Sequence[Path]) -> Runs:
     folders = [RunFolder(path) for path in paths]
-    records: list[Record] = [folder.read_record() for folder in folders]
-    for folder, record in zip(folders, records, strict=True):
+    records: list[Record] = []
+    unsound: list[str] = []
+    for folder in folders:
+        record = folder.read_record()
         _require_whole(record, str(folder.record))
         networks = [*record["students"].values()]
         networks += [record["teacher"]] if record["teacher"] else []
         for key in _COSTS:
             if any(finite(network.get(key)) is None for network in networks):
                 raise _damaged(str(folder.record), f"its {key} is no number")
-    return Runs(records, [_read_metrics(folder) for folder in folders])
+        record, bad = sound(record)
+        records.append(record)
+        unsound += [_in_words(str(record["name"]), what) for what in bad]
+    return Runs(records, [_read_metrics(folder) for folder in folders], folders, unsound)
+
+
+def _in_words(name: str, what: str) -> str:
+    return f"{name}: {what} is damaged in its record, and counts as not measured."
 
 
 def _read_comparison(path: Path, runs: Path) -> Comparison:
@@ -147,7 +172,7 @@ def _read_comparison(path: Path, runs: Path) -> Comparison:
         raise RunError(f"There is no {path}. Name a comparison's JSON-lines file, or its folder.")
     entries = read_lines(path)
     for number, entry in enumerate(entries, start=1):
-        _require_line(entry, f"line {number} of {path}")
+        require_line(entry, f"line {number} of {path}")
     specs = [entry["spec"] for entry in entries if entry["kind"] == "spec"]
     if not specs:
         raise RunError(
@@ -155,18 +180,44 @@ def _read_comparison(path: Path, runs: Path) -> Comparison:
             "`tutelage compare` has written."
         )
     spec = specs[-1]
+    if len(parts_of(spec)) < math.prod(map(len, spec.get("axes", {}).values())):
+        raise RunError(f"An axis in {path} has the same value twice. Name each once.")
     pool = Pool([_judged(entry) for entry in entries if entry["kind"] != "spec"])
-    lines, choices = that_count(spec, pool)
-    stale = pool.unused()
+    counted, choices = that_count(spec, pool)
+    stale = _not_measured_again(pool.unused(), counted)
+    lines: list[Line] = []
+    unsound: list[str] = []
+    for line in counted:
+        record, bad = (line["record"], []) if "failed" in line else sound(line["record"])
+        lines.append({**line, "record": record})
+        name = f"{full_name(line['row'], line['part'])}, seed {line['seed']}"
+        unsound += [_in_words(name, what) for what in bad]
     _require_same_data(spec, lines)
-    folders = [path.parent, runs / spec["name"]]
-    metrics = {
-        line["identity"]: found
+    places = [path.parent, runs / spec["name"]]
+    folders = {
+        line["identity"]: folder
         for line in lines
         if line["kind"] == "trial" and "failed" not in line
-        if (found := _metrics_of(line["record"], folders))
+        if (folder := _folder_of(line["record"], places)) is not None
     }
-    return Comparison(spec, lines, stale, choices, metrics)
+    metrics = {
+        identity: logged for identity, place in folders.items() if (logged := _read_metrics(place))
+    }
+    late = late_claims(entries, lines)
+    return Comparison(spec, lines, stale, choices, metrics, folders, unsound, late)
+
+
+def _not_measured_again(unused: Iterable[Line], counted: Iterable[Line]) -> list[Line]:
+    """Those that are not merely older lines of a trial that counts, and whose end they share."""
+    known = {(line["kind"], line["identity"], _weights(line)) for line in counted}
+    return [
+        line for line in unused if (line["kind"], line["identity"], _weights(line)) not in known
+    ]
+
+
+def _weights(line: Line) -> Any:
+    failed = "failed" in line
+    return None if failed else line["record"]["students"]["student"].get("weights")
 
 
 # What is refused
@@ -198,7 +249,15 @@ _OF_A_LINE = ("row", "seed", "settings", "identity", "record")
 _OF_A_SPEC = ("name", "base", "seeds", "controls", "rows", "note")
 
 
-def _require_line(entry: Any, where: str) -> None:
+def require_line(entry: Any, where: str) -> None:
+    """Checks that a line of a file is one of a comparison's, and of our schema.
+
+    Args:
+        where: for the sentence.
+
+    Raises:
+        RunError: it is not.
+    """
     kind = entry.get("kind") if isinstance(entry, Mapping) else None
     if kind == "spec":
         _require_spec(entry.get("spec"), where)
@@ -223,6 +282,11 @@ def _require_spec(spec: Any, where: str) -> None:
     for key in _OF_A_SPEC:
         if key not in spec:
             raise _damaged(where, f"its specification says nothing of {key}")
+    axes = spec.get("axes", {})
+    if not isinstance(axes, Mapping) or not all(
+        isinstance(values, list) and values for values in axes.values()
+    ):
+        raise _damaged(where, "an axis of its specification has no values")
 
 
 def _judged(line: Line) -> Line:
@@ -242,40 +306,43 @@ def _require_same_data(spec: Record, lines: Sequence[Line]) -> None:
     """Checks that what enters one mean, or one paired difference, was measured on the same."""
     works = [line for line in lines if line["kind"] == "trial" and "failed" not in line]
     controls = () if spec["controls"] == "none" else tuple(spec["controls"].values())
-    for row in spec["rows"]:
-        own = [line for line in works if line["row"] == row]
-        held = [line for line in works if line["row"] in controls]
-        _require_same(row, own, _of_a_mean)
-        if own:
-            _require_same(row, [*own, *held], _of_a_gain)
+    for part in parts_of(spec):
+        here = [line for line in works if line["part"] == part]
+        held = [line for line in here if line["row"] in controls]
+        for row in spec["rows"]:
+            own = [line for line in here if line["row"] == row]
+            require_same(full_name(row, part), own, _of_a_mean)
+            if own:
+                require_same(full_name(row, part), [*own, *held], _of_a_gain)
 
 
-def _require_same(row: str, lines: Sequence[Line], fields: Any) -> None:
-    for line in lines[1:]:
-        first, other = fields(lines[0]["record"]), fields(line["record"])
-        for field in sorted(first.keys() | other.keys()):
-            if first.get(field) != other.get(field):
-                raise RunError(
-                    f"{row}: {field} is {first.get(field)} in one trial ({lines[0]['row']}, seed "
-                    f"{lines[0]['seed']}) and {other.get(field)} in another ({line['row']}, seed "
-                    f"{line['seed']}), and what was measured on different data enters no common "
-                    "mean. Run the comparison again, or remove the lines of one of them."
-                )
+_NO_FIELDS = ("test", "duplicates")
+"""Of data: a trial that began as a try may count no test pictures, and older records no duplicates;
+what `content` names is the same for the same content."""
 
 
 def _of_a_mean(record: Record) -> Record:
     split = record["recipe"]["data"]
     fields = {f"content.{key}": value for key, value in record["content"].items()}
-    # A trial that began as a try may count no test pictures; content.test names them.
-    fields |= {f"data.{key}": value for key, value in record["data"].items() if key != "test"}
+    fields |= {
+        f"data.{key}": value for key, value in record["data"].items() if key not in _NO_FIELDS
+    }
     return fields | {f"recipe.data.{key}": split.get(key) for key in ("split_seed", "validation")}
 
 
 def _of_a_gain(record: Record) -> Record:
-    return {"content.test": record["content"].get("test")}
+    """What a difference must have in common; of corruptions only if they were measured."""
+    fields = {"content.test": record["content"].get("test")}
+    spoiled = record["students"]["student"].get("robustness")
+    if spoiled:
+        fields |= {f"robustness.{key}": spoiled[key] for key in ("pictures", "seed")}
+        fields["robustness.corruptions"] = ", ".join(
+            f"{name} ({len(shares)})" for name, shares in sorted(spoiled["corruptions"].items())
+        )
+    return fields
 
 
-# What a run has logged
+# What a run has left
 
 
 def _read_metrics(folder: RunFolder) -> list[Record]:
@@ -285,16 +352,16 @@ def _read_metrics(folder: RunFolder) -> list[Record]:
     ]
 
 
-def _metrics_of(record: Record, places: Iterable[Path]) -> list[Record]:
-    """Of a trial whose run folder is still there, and still is that trial's."""
+def _folder_of(record: Record, places: Iterable[Path]) -> RunFolder | None:
+    """Of a trial, if it is still there, and still is that trial's."""
     name = str(record.get("name", ""))
     for place in places:
         folder = RunFolder(place / name)
         if Path(name).name != name or not (folder.recipe.is_file() and folder.finished):
             continue
         if _end(folder.read_record()) == _end(record):
-            return _read_metrics(folder)
-    return []
+            return folder
+    return None
 
 
 def _end(record: Record) -> tuple[Any, Any]:

@@ -20,22 +20,29 @@ class Style(NamedTuple):
     dash: str
 
 
-def styles_of(names: Sequence[str], roles: Mapping[str, str]) -> dict[str, Style]:
+def styles_of(
+    names: Sequence[str], roles: Mapping[str, str], rows: Mapping[str, str] | None = None
+) -> dict[str, Style]:
     """A style for each name: teachers dark, controls gray, students in colors.
 
     Args:
         names: in the order of the report.
         roles: of those that are not students.
+        rows: of names; those of one row share a color.
     """
-    found, students, others = {}, 0, 0
+    found: dict[str, Style] = {}
+    places: dict[str, int] = {}
+    students = others = 0
     for name in names:
         if roles.get(name) in ("teacher", "control"):
             color = "var(--teacher)" if roles[name] == "teacher" else "var(--control)"
-            symbol = "star" if roles[name] == "teacher" else ("circle", "square")[others % 2]
+            symbol = "star" if roles[name] == "teacher" else _SYMBOLS[others % len(_SYMBOLS)]
             found[name] = Style(color, symbol, _DASHES[others % len(_DASHES)])
             others += roles[name] == "control"
         else:
-            found[name] = numbered_style(students)
+            place = places.setdefault((rows or {}).get(name, name), len(places))
+            own, shared = numbered_style(students), numbered_style(place)
+            found[name] = own._replace(color=shared.color)
             students += 1
     return found
 

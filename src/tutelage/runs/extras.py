@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import torch
 
 from tutelage.build import EVALUATION_BATCH
 from tutelage.data import EvalLoader, Pictures
-from tutelage.data.soft_labels import read_soft_labels
+from tutelage.data.soft_labels import read_soft_labels, require_soft_labels
 from tutelage.data.subsets import draw_stratified
 from tutelage.engine import TrainSettings
 from tutelage.evaluation.predictions import predict
@@ -51,6 +52,17 @@ class Extras(NamedTuple):
     corruptions: int = 0
     similarity: bool = False
     soft_labels: Path | None = None
+
+    def digest(self) -> str | None:
+        """Of the file of soft labels, if there is one.
+
+        Raises:
+            DataError: it is not there.
+        """
+        if self.soft_labels is None:
+            return None
+        require_soft_labels(self.soft_labels)
+        return sha256(self.soft_labels.read_bytes()).hexdigest()[:16]
 
     @property
     def keys(self) -> list[str]:

@@ -1,7 +1,7 @@
 """What is measured of a run: the teacher before the first step, the student after the last."""
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from tutelage.data import EvalLoader
 from tutelage.data.duplicates import duplicates
 from tutelage.data.subsets import draw_stratified
 from tutelage.engine import Trained
-from tutelage.errors import TeacherError
+from tutelage.errors import NonFiniteError, TeacherError
 from tutelage.evaluation.accuracy import accuracy, near_chance
 from tutelage.evaluation.agreement import agreement
 from tutelage.evaluation.calibration import calibration, fit_temperature
@@ -23,9 +23,9 @@ from tutelage.evaluation.memory import file_size, peak_memory
 from tutelage.evaluation.predictions import Predictions, predict, recall
 from tutelage.identity import weights_of
 from tutelage.models.network import Network
-from tutelage.provenance import git_commit
+from tutelage.provenance import git_commit, versions
 from tutelage.records import RunFolder
-from tutelage.runs.extras import measuring_code
+from tutelage.runs.extras import Extras, measuring_code
 from tutelage.runs.pictures import save_pictures
 from tutelage.teachers import LiveTeacher, StoredTeacher
 
@@ -38,6 +38,7 @@ __all__ = [
     "enter_reading",
     "image_size",
     "look",
+    "require_finite",
     "results",
     "teacher_cost",
 ]
@@ -46,18 +47,28 @@ SANITY_PICTURES = 1000
 COSTS = frozenset(
     {
         *("parameters", "macs", "file_bytes", "peak_memory_bytes"),
-        *("latency_ms", "latency_p95_ms", "latency_batch", "latency_batched"),
+        *("latency_ms", "latency_p95_ms", "latency_batch", "latency_threads", "latency_batched"),
     }
 )
 """Under which names a record holds what a network costs."""
 
 _TOGETHER, _FEW_ROUNDS = 32, 10
+_MEASURING = ("torchmetrics", "scipy", "pillow")
+"""Packages that measure, beside those that train."""
 
 
 def look(
     network: Network | StoredTeacher, pictures: EvalLoader, built: Built, device: torch.device
 ) -> Predictions:
     """What a network says, in the precision of the run; or has said, if it is stored."""
+    seen = _predict(network, pictures, built, device)
+    require_finite(seen)
+    return seen
+
+
+def _predict(
+    network: Network | StoredTeacher, pictures: EvalLoader, built: Built, device: torch.device
+) -> Predictions:
     if isinstance(network, StoredTeacher):
         return recall(network, pictures)
     settings = built.recipe.train
@@ -68,6 +79,21 @@ def look(
         precision=settings.precision,
         channels_last=settings.channels_lie_last,
     )
+
+
+def require_finite(seen: Predictions) -> None:
+    """Refuses answers that say nothing.
+
+    Raises:
+        NonFiniteError: some are infinite or NaN.
+    """
+    bad = int((~seen.outputs.isfinite()).any(dim=1).sum())
+    if bad:
+        raise NonFiniteError(
+            f"Of {len(seen.targets)} pictures {bad} are answered with infinite numbers or NaN; "
+            "nothing can be measured of such a network. Lower the learning rate that it was "
+            "trained with, or train it in fp32."
+        )
 
 
 def check_teacher(built: Built, device: torch.device) -> Predictions | None:
@@ -83,7 +109,7 @@ def check_teacher(built: Built, device: torch.device) -> Predictions | None:
     # Of all classes: a source may be sorted by them.
     some = validation.take(draw_stratified(validation, number, 0, "sanity"))
     loader = EvalLoader(some, batch_size=EVALUATION_BATCH)
-    seen = look(built.teacher, loader, built, device)
+    seen = _predict(built.teacher, loader, built, device)
     share = accuracy(seen)
     if near_chance(share, seen):
         raise TeacherError(
@@ -143,6 +169,7 @@ def cost(network: Network, device: torch.device) -> dict[str, Any]:
         "latency_ms": speed.median_ms,
         "latency_p95_ms": speed.p95_ms,
         "latency_batch": speed.batch_size,
+        "latency_threads": torch.get_num_threads(),
         "latency_batched": {
             "batch": batched.batch_size,
             "median_ms": batched.median_ms,
@@ -196,7 +223,9 @@ def add_test(
     teacher_on_test = None
     student = record["students"]["student"]
     on_test = look(built.student, built.test, built, device)
-    record["data"]["test"] = len(on_test.targets)  # 0 as long as a choice depended on the run
+    # Neither was known as long as a choice depended on the run.
+    record["data"]["test"] = len(on_test.targets)
+    record["data"]["duplicates"] = duplicates(built.split)
     student["test_accuracy"] = accuracy(on_test)
     student["test"] = _outputs(built.student, on_test, built, device)
     if built.teacher is not None:
@@ -206,14 +235,26 @@ def add_test(
         student["agreement"] = agreement(on_test, teacher_on_test)
         student["fidelity"] = fidelity(on_test, teacher_on_test)
     save_pictures(place, built, on_test, teacher_on_test, device)
-    enter_measured(record, ["test"])
+    enter_measured(record)
     enter_reading(record, command, purpose)
 
 
-def enter_measured(record: dict[str, Any], parts: Iterable[str]) -> None:
-    """Says in the record by which code parts of it were measured."""
-    commit = git_commit()
-    known = {part: {"code": measuring_code(part), "commit": commit} for part in parts}
+def enter_measured(record: dict[str, Any], extras: Extras | None = None) -> None:
+    """Says in the record by which code, versions and threads parts of it were measured.
+
+    Args:
+        extras: those that were asked for; without, the answers to test were measured.
+    """
+    student = record["students"]["student"]
+    parts = ["test"] if extras is None else [key for key in extras.keys if key in student]
+    by = {
+        "commit": git_commit(),
+        "versions": versions() | {name: version(name) for name in _MEASURING},
+        "threads": torch.get_num_threads(),
+    }
+    known = {part: {"code": measuring_code(part), **by} for part in parts}
+    if "people" in known and extras is not None:
+        known["people"]["file"] = extras.digest()
     record["measured"] = record.get("measured", {}) | known
 
 

@@ -1,6 +1,7 @@
 """What only a network can draw: small arrays beside the record, for reports with pictures."""
 
 import io
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ __all__ = ["NUM_PICTURES", "save_pictures"]
 
 NUM_PICTURES = 12
 
-Arrays = dict[str, NDArray[np.generic]]
+Arrays = dict[str, Any]
+"""Name → array; untyped, since savez has keywords of its own that take none."""
 
 
 def save_pictures(
@@ -47,7 +49,7 @@ def save_pictures(
     if teacher_on_test is not None:
         arrays |= _apart(test, on_test, teacher_on_test)
     content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **arrays)
+    np.savez_compressed(content, **arrays)
     write_atomic(place.pictures, content.getvalue())
 
 

@@ -17,7 +17,7 @@ from tutelage.evaluation.accuracy import accuracy
 from tutelage.evaluation.calibration import calibration
 from tutelage.evaluation.classes import by_class, correct_bits
 from tutelage.evaluation.predictions import predict
-from tutelage.identity import weights_of
+from tutelage.identity import pictures_of, weights_of
 from tutelage.models.checkpoints import load_into, parse, read_state
 from tutelage.models.network import Network
 from tutelage.models.saved import Description, load, read_network
@@ -25,7 +25,15 @@ from tutelage.recipes import parse_overrides, source_entry, validate
 from tutelage.records import RunFolder, write_json
 from tutelage.report.acceptance import Limits, accept
 from tutelage.runs.extras import NOTHING, Extras, add_extras
-from tutelage.runs.measuring import COSTS, add_test, cost, enter_measured, look, teacher_cost
+from tutelage.runs.measuring import (
+    COSTS,
+    add_test,
+    enter_measured,
+    enter_reading,
+    look,
+    require_finite,
+    teacher_cost,
+)
 from tutelage.runs.run import Run
 from tutelage.runs.surroundings import MEASURED, require_same_content, surroundings
 from tutelage.teachers import StoredTeacher
@@ -63,6 +71,7 @@ def evaluate(
     teacher: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
     command: str = "tutelage.evaluate",
+    purpose: str = "asked for after the run was finished",
 ) -> dict[str, Any]:
     """Measures the saved student of a finished run again, for comparison with its record.
 
@@ -71,7 +80,7 @@ def evaluate(
         extras: what to measure on test beside the answers, and to enter in the record.
         teacher: of another run's record, if it was measured there with the same extras already.
         limits: asks whether the student keeps them; the answer is entered in the record.
-        command: how this was called, for that entry.
+        command, purpose: how this was called and what for, for that entry.
 
     Returns:
         "record", as it stands now; "again": what was measured, under the record's names:
@@ -80,7 +89,7 @@ def evaluate(
 
     Raises:
         RunError: the folder holds no finished run, or its record does not say what limits ask for.
-        SettingError: extras were asked for without test.
+        SettingError: extras were asked for without test, or similarity to no teacher.
         DataError: pictures or teacher are no longer those of the run, or a file does not fit them.
         TutelageError: what the recipe names is no longer there.
     """
@@ -88,6 +97,12 @@ def evaluate(
         raise SettingError(f"{extras} are measured on test, so this reads test. Add --test.")
     place = RunFolder(Path(folder))
     record = place.read_record()
+    if extras.similarity and record["teacher"] is None:
+        raise SettingError(
+            f"Maps are compared with a teacher's, and {record['name']} has none. Leave similarity "
+            "out."
+        )
+    extras.digest()  # refuses a file that is not there before anything is measured
     recipe = validate(record["recipe"], str(place.recipe))
     # Nothing is trained; on validation alone the teacher need not be there any more.
     update: dict[str, Any] = {"student": {"run": str(folder)}, "methods": {}}
@@ -100,12 +115,13 @@ def evaluate(
         if with_test:
             _require_maps(built, extras)
             measured = deepcopy(record)
-            add_test(measured, place, built, device, command, _purpose(extras))
+            more = f": {extras}" if extras.keys else ""
+            add_test(measured, place, built, device, command, f"{purpose}{more}")
             again |= _test_of(measured)
             record = _taken_over(record, measured)
             _measure_costs(record, built, device)
             _measure_extras(record, built, extras, teacher, device)
-            enter_measured(record, extras.keys)
+            enter_measured(record, extras)
             write_json(place.record, record)
     if limits is None:
         return {"record": record, "again": again}
@@ -134,11 +150,6 @@ def _require_maps(built: Built, extras: Extras) -> None:
         )
 
 
-def _purpose(extras: Extras) -> str:
-    more = f": {extras}" if extras.keys else ""
-    return f"asked for after the run was finished{more}"
-
-
 def _test_of(record: Mapping[str, Any]) -> dict[str, Any]:
     student = record["students"]["student"]
     return {key: student[key] for key in ("test_accuracy", "agreement") if key in student}
@@ -152,11 +163,11 @@ def _taken_over(record: dict[str, Any], measured: dict[str, Any]) -> dict[str, A
 
 
 def _measure_costs(record: dict[str, Any], built: Built, device: torch.device) -> None:
-    """Adds costs that records did not hold when the run was made."""
+    """Measures costs anew if some are among them that records did not hold at that time."""
     student, teacher = record["students"]["student"], record["teacher"]
     for entry, network in ((student, built.student), (teacher, built.teacher)):
         if network is not None and not COSTS <= entry.keys():
-            entry |= teacher_cost(network, device) | entry
+            entry |= teacher_cost(network, device)
 
 
 def _measure_extras(
@@ -205,16 +216,19 @@ def evaluate_model(
     *,
     extras: Extras = NOTHING,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    command: str = "tutelage.evaluate_model",
 ) -> dict[str, Any]:
     """Measures any saved student, or weights for a network that is known by name, on test pictures.
 
-    Nothing is written, so nobody's record tells of this reading.
+    If these are the test pictures of the run that left the model, the reading is entered in its
+    record. Nothing else is written.
 
     Args:
         model: a run's folder, a student's file, or `FILE:NAME`.
         source: its test pictures are shown.
         extras: what to measure beside the answers.
         device: "auto" takes CUDA where there is one.
+        command: how this was called, for that entry.
 
     Returns:
         As the entry of a student in a record: "test_accuracy", "test", costs, and the extras.
@@ -227,6 +241,7 @@ def evaluate_model(
     with surroundings(settings) as place:
         loader = EvalLoader(source.test, batch_size=EVALUATION_BATCH)
         seen = predict(network, loader, device=place)
+        require_finite(seen)
         if seen.outputs.shape[1] != len(source.classes):
             raise NetworkError(
                 f"{model} puts out {seen.outputs.shape[1]} classes, but the data has "
@@ -249,7 +264,20 @@ def evaluate_model(
             settings=settings,
             device=place,
         )
+    _enter_own_reading(model, source, command)
     return entry
+
+
+def _enter_own_reading(model: Path | str, source: Source, command: str) -> None:
+    """Enters the reading in the run that left the model, if these are its test pictures."""
+    path = Path(model)
+    folder = RunFolder(path if path.is_dir() else path.parent)
+    if not (path.exists() and folder.finished):
+        return
+    record = folder.read_record()
+    if record["content"].get("test") == pictures_of(source.test):
+        enter_reading(record, command, "asked for after the run was finished, as of any model")
+        write_json(folder.record, record)
 
 
 def _read_model(model: Path | str, source: Source) -> Network:

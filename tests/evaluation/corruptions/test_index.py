@@ -17,7 +17,6 @@ from photographs import pictures
 from torch import Tensor
 
 from tutelage.errors import SettingError
-from tutelage.evaluation import corruptions
 from tutelage.evaluation.corruptions import (
     CORRUPTIONS,
     SEVERITIES,
@@ -25,6 +24,7 @@ from tutelage.evaluation.corruptions import (
     corrupt,
     corruptions_for,
     digital,
+    index,
     noise,
     photometric,
 )
@@ -60,7 +60,7 @@ def test_the_index_says_which_of_them_draw(name: str):
 
 
 def test_the_table_names_each_of_them_in_its_order():
-    rows = re.findall(r"^\| (\w+) \| `(\w+)` \|", corruptions.__doc__ or "", re.MULTILINE)
+    rows = re.findall(r"^\| (\w+) \| `(\w+)` \|", index.__doc__ or "", re.MULTILINE)
     assert rows == [(each.group, name) for name, each in CORRUPTIONS.items()]
 
 

@@ -1,0 +1,69 @@
+"""Latencies: equal networks are equally fast, whatever the machine did while one was measured."""
+
+import json
+from collections.abc import Iterable
+from typing import final
+
+from tutelage.report.lines import Line, Record
+
+__all__ = ["Timed", "network_kind", "of_trials", "teacher_kind"]
+
+
+def network_kind(record: Record, name: str = "student") -> str:
+    """The same for students of the same architecture and size on the same machine.
+
+    Of a student that was given as a Python object nothing is known but its run.
+    """
+    student, machine = record["students"][name], record.get("hardware", {})
+    built = record.get("recipe", {}).get("student")
+    kind = [
+        name,
+        built if built is not None else record.get("identity"),
+        [student.get(key) for key in ("parameters", "macs", "latency_batch")],
+        [machine.get(key) for key in ("processor", "device", "threads")],
+    ]
+    return json.dumps(kind, sort_keys=True)
+
+
+def teacher_kind(record: Record) -> str:
+    """The same for records of the same teacher on the same test pictures."""
+    content = record.get("content", {})
+    kind = [record.get("recipe", {}).get("teacher"), content.get("teacher"), content.get("test")]
+    return json.dumps(kind, sort_keys=True)
+
+
+def of_trials(lines: Iterable[Line]) -> list[Record]:
+    """The records of all trials that have not failed; of one that stands in two rows once."""
+    known = {
+        line["identity"]: line["record"]
+        for line in lines
+        if line["kind"] == "trial" and "failed" not in line
+    }
+    return list(known.values())
+
+
+@final
+class Timed:
+    """What was measured of equal networks, from all records that have one.
+
+    Args:
+        records: of students that were trained, and of what they say of their teachers.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._students: dict[str, list[Record]] = {}
+        self._teachers: dict[str, list[Record]] = {}
+        for record in records:
+            for name, entry in record["students"].items():
+                self._students.setdefault(network_kind(record, name), []).append(entry)
+            if record["teacher"]:
+                self._teachers.setdefault(teacher_kind(record), []).append(record["teacher"])
+
+    def like(self, records: Iterable[Record], name: str = "student") -> list[Record]:
+        """What is known of networks that are like the students of some of the records."""
+        kinds = dict.fromkeys(network_kind(record, name) for record in records)
+        return [entry for kind in kinds for entry in self._students[kind]]
+
+    def teacher_like(self, record: Record) -> list[Record]:
+        """What is known of the teacher of one of the records."""
+        return self._teachers[teacher_kind(record)]
