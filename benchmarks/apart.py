@@ -1,0 +1,120 @@
+"""A contestant in a process of its own, which waits until it is its turn."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any, final
+
+import torch
+
+from contestants import take_turns
+from tutelage.engine.host import undisturbed
+from workloads import WORKLOADS, Setup
+
+__all__ = ["Apart"]
+
+
+@final
+class Apart:
+    """Starts the process, and talks to it.
+
+    Args:
+        name: of the contestant.
+        workload: its name.
+        device: where it works.
+        store: that a contestant with stored answers reads.
+        options: settings of our own training.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        workload: str,
+        device: torch.device,
+        *,
+        store: Path | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        asked = {
+            "name": name,
+            "workload": workload,
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "store": store and str(store),
+            "options": dict(options or {}),
+        }
+        command = [sys.executable, str(Path(__file__)), json.dumps(asked)]
+        self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True)
+        try:
+            self._listen()  # until it is ready: so they are made one after the other
+        except BaseException:
+            self.close()
+            raise
+
+    def turn(self) -> float:
+        """Lets it take a turn; seconds per step."""
+        return self._ask("turn")
+
+    def peak_memory(self) -> int | None:
+        """Bytes that the process, or the device for it, has held at the worst moment.
+
+        None where the system does not tell.
+        """
+        return self._ask("peak memory")
+
+    def close(self) -> None:
+        """Ends it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def _ask(self, question: str) -> Any:
+        assert self._process.stdin is not None
+        print(question, file=self._process.stdin, flush=True)
+        return self._listen()
+
+    def _listen(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The process {self._process.args} has died; see above why.")
+        return json.loads(line)
+
+
+def _serve() -> None:
+    asked = json.loads(sys.argv[1])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    torch.set_num_threads(asked["threads"])
+    store = asked["store"] and Path(asked["store"])
+    setup = Setup(
+        WORKLOADS[asked["workload"]],
+        torch.device(asked["device"]),
+        store=store,
+        options=asked["options"],
+    )
+    with undisturbed(setup.device):
+        turn = take_turns(setup, asked["name"])
+        print("true", file=answers, flush=True)
+        for question in sys.stdin:
+            answer = turn() if question.strip() == "turn" else _peak_memory(setup.device)
+            print(json.dumps(answer), file=answers, flush=True)
+    setup.close()
+
+
+def _peak_memory(device: torch.device) -> int | None:
+    if device.type != "cpu":
+        return torch.accelerator.max_memory_allocated(device)
+    # Not `ru_maxrss`, which on Linux begins with what the parent process held.
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
+
+
+if __name__ == "__main__":
+    _serve()
