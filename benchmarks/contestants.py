@@ -16,6 +16,7 @@ from typing import Any, Literal, final
 
 import timm.task
 import torch
+import torch._inductor.config
 from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -208,15 +209,28 @@ def _stored(setup: Setup) -> StoredTeacher:
 
 def teacher_alone(setup: Setup) -> Step:
     """Our teacher's network as it lies in our step, without anything around it."""
-    teacher = _live(setup).network.module
-    _to_channels_last(teacher)
-    images = setup.normalized(channels_last=True)
+    answer, images = _bare(setup, _live(setup)), setup.normalized(channels_last=True)
 
     def step() -> Tensor:
         with torch.no_grad(), setup.autocast:
-            return teacher(images)
+            return answer(images)
 
     return step
+
+
+def _bare(setup: Setup, teacher: LiveTeacher) -> Callable[[Tensor], Tensor]:
+    """The network that answers, folded and compiled as our teacher is."""
+    network = teacher.network.module
+    _to_channels_last(network)
+    if not setup.settings.compile_teacher:
+        return network
+    compiled = torch.compile(network)
+
+    def answer(images: Tensor) -> Tensor:
+        with torch._inductor.config.patch(freezing=True):
+            return compiled(images)
+
+    return answer
 
 
 def student_alone(setup: Setup) -> Step:
@@ -310,20 +324,19 @@ def store_build(setup: Setup) -> Step:
 
 def teacher_pass(setup: Setup) -> Step:
     """The same teacher's network over the same pictures, which lie there rendered, normalized."""
-    question = _question(setup)
-    question.place()
-    asked, batches = question.parts["train"], []
+    question, batches = _question(setup), []
+    asked = question.parts["train"]
     for start in range(0, len(asked), asked.batch_size):
         places = torch.arange(start, start + asked.batch_size)
         batch = asked.batch(places, torch.zeros_like(places))
         images = question.teacher.network.prepare(batch.images.to(setup.device))
         batches.append(images.contiguous(memory_format=torch.channels_last))
-    network = question.teacher.network.module
+    answer = _bare(setup, question.teacher)
 
     def step() -> None:
         with torch.no_grad(), setup.autocast:
             for images in batches:
-                network(images)
+                answer(images)
 
     return step
 

@@ -11,6 +11,7 @@ installed is named as not measured, and its numbers are null.
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -103,13 +104,14 @@ def measure(
             turns: dict[str, Callable[[], float]] = {one: take_turns(setup, one) for one in present}
             return alternate(turns, rounds=rounds, warmup=warmup)
         make_store(setup)
-    processes = {one: Apart(one, name, setup.device, store=setup.store) for one in present}
-    try:
-        turns = {one: process.turn for one, process in processes.items()}
+    with ExitStack() as stack:
+        turns = {
+            one: stack.enter_context(
+                closing(Apart(one, name, setup.device, store=setup.store, options=setup.options))
+            ).turn
+            for one in present
+        }
         return alternate(turns, rounds=rounds, warmup=warmup)
-    finally:
-        for process in processes.values():
-            process.close()
 
 
 def summary(times: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
@@ -146,7 +148,8 @@ def summary(times: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
 
 def _lines(result: Mapping[str, Any]) -> Iterable[str]:
     """Ratios with their bars, then the floor and the times."""
-    for key, one in RATIOS.items():
+    for key in sorted(RATIOS, key=lambda key: "bf16" not in key):  # the honest ratio first
+        one = RATIOS[key]
         for workload, found in result[key].items():
             yield f"{key:30} {workload:10} " + (_found(one, workload, found) if found else "–")
     for name, why in result["not_measured"].items():
@@ -178,6 +181,9 @@ def main(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; as torch has it.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    compile_teacher: Annotated[
+        bool, typer.Option(help="Our teacher is compiled, as by train.compile_teacher.")
+    ] = False,
 ) -> None:
     """Times our step beside the plain loop, torchdistill and timm."""
     names = workload or [name for name in WORKLOADS if name != "tiny"]
@@ -186,13 +192,13 @@ def main(
     for name in names:
         if name not in WORKLOADS:
             raise typer.BadParameter(f"There is no workload {name!r}: {', '.join(WORKLOADS)}.")
-    about = circumstances()
+    about, options = circumstances(), {"compile_teacher": compile_teacher}
     torch.set_num_threads(threads or torch.get_num_threads())
     kept = not apart and keep_freed_memory()
     times = {}
     for name in names:
         print(WORKLOADS[name].title, file=sys.stderr)
-        setup = Setup(WORKLOADS[name], resolve_device(device))
+        setup = Setup(WORKLOADS[name], resolve_device(device), options=options)
         try:
             times[name] = measure(name, setup, rounds=rounds, apart=apart)
         finally:
@@ -203,6 +209,7 @@ def main(
         "rounds": rounds,
         "steps_per_turn": {name: WORKLOADS[name].steps for name in names},
         "apart": apart,
+        "options": options,
         "kept_memory": "as each does itself" if apart else kept,
         "interval": "95 %, order statistics of the rounds",
     }

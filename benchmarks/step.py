@@ -126,6 +126,9 @@ def main(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; as torch has it.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    compile_teacher: Annotated[
+        bool, typer.Option(help="Our teacher is compiled, as by train.compile_teacher.")
+    ] = False,
     profile: Annotated[bool, typer.Option(help="Print where a live step spends its time.")] = False,
 ) -> None:
     """Times our step and its parts on one workload."""
@@ -133,18 +136,18 @@ def main(
         raise typer.BadParameter(f"A record needs at least {ENOUGH} rounds, not {rounds}.")
     if workload not in WORKLOADS:
         raise typer.BadParameter(f"There is no workload {workload!r}: {', '.join(WORKLOADS)}.")
-    about = circumstances()
+    about, options = circumstances(), {"compile_teacher": compile_teacher}
     torch.set_num_threads(threads or torch.get_num_threads())
-    setup = Setup(WORKLOADS[workload], resolve_device(device))
+    setup = Setup(WORKLOADS[workload], resolve_device(device), options=options)
     try:
         if profile:
             print(_profile(setup), file=sys.stderr)
-        held = peaks(workload, setup, {})
+        held = peaks(workload, setup, options)
         kept = keep_freed_memory()
         result = measure(setup, rounds=rounds)
     finally:
         setup.close()
-    result |= {"peak_memory_bytes": held, "kept_memory": kept}
+    result |= {"peak_memory_bytes": held, "kept_memory": kept, "options": options}
     if into:
         record(into, about, result)
     print(json.dumps(result) if as_json else "\n".join(_lines(result)))

@@ -87,7 +87,8 @@ class Setup:
         workload: what is distilled.
         device: where.
         store: of the teacher's answers; it is made when it is first needed if None.
-        options: settings of our own training beyond the usual ones.
+        options: settings of our own training beyond the usual ones; "compile_teacher" alone also
+            changes what stands beside it.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Setup:
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.workload, self.device, self.store = workload, device, store
-        self._options = options or {}
+        self.options = options or {}
         self._scratch = TemporaryDirectory(prefix="tutelage-benchmark-")
         self._folders = 0
 
@@ -131,7 +132,7 @@ class Setup:
             precision=self.workload.precision,
             device="cuda" if self.device.type == "cuda" else "cpu",
             threads=torch.get_num_threads(),
-            **self._options,
+            **self.options,
         )
 
     def make(self, role: Literal["student", "teacher"]) -> nn.Module:
