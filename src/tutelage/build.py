@@ -1,5 +1,6 @@
 """From a recipe to objects. Nothing is written here, so a mistake costs nothing."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,14 @@ from torch import nn
 from tutelage import rng
 from tutelage.data import DATASETS, EvalLoader, Source, Split, TrainLoader, Views, divide
 from tutelage.distiller import Distiller, Schedule, Weight
-from tutelage.errors import NetworkError, RecipeError, SettingError, StoreError, TeacherError
+from tutelage.errors import (
+    NetworkError,
+    NoEffectWarning,
+    RecipeError,
+    SettingError,
+    StoreError,
+    TeacherError,
+)
 from tutelage.identity import code_of, content_of, fingerprint_of, named_teacher
 from tutelage.methods import METHODS
 from tutelage.models.checkpoints import load_into, read_state
@@ -21,11 +29,11 @@ from tutelage.models.saved import Description, read_network
 from tutelage.recipes import Recipe
 from tutelage.records import RunFolder
 from tutelage.tasks import Classification
-from tutelage.teachers import StoredTeacher
+from tutelage.teachers import LiveTeacher, StoredTeacher
 from tutelage.teachers.manifest import require_same
 from tutelage.types import InputSpec
 
-__all__ = ["EVALUATION_BATCH", "Built", "build", "teacher_file"]
+__all__ = ["EVALUATION_BATCH", "Built", "build", "live_teacher", "teacher_file"]
 
 EVALUATION_BATCH = 500
 """Pictures that are measured at a time."""
@@ -38,7 +46,8 @@ class Built(NamedTuple):
         recipe: they were built from.
         source, split: pictures.
         student: wrapped with what it wants to be shown; `description` says how to make it anew.
-        teacher: None in a run without one; one that answers from a store is no network.
+        teacher: None in a run without one; one that answers from a store is no network. It is what
+            is measured; while training a folded copy of it may answer, see `live_teacher`.
         distiller: student, teacher, methods and weights.
         train: batches to train on.
         validation, test: pictures as they are; test is None where a choice is being made.
@@ -90,11 +99,17 @@ def build(
     split = _split(source, recipe)
     task = Classification(**recipe.task)
     _check(recipe, source, network, guide)
+    if recipe.train.compile_teacher and guide is None:
+        warnings.warn(
+            "compile_teacher changes nothing, because the recipe has no teacher; leave it out.",
+            NoEffectWarning,
+            stacklevel=2,
+        )
     if isinstance(guide, StoredTeacher):
         _check_store(guide, recipe, content, split)
     distiller = Distiller(
         network,
-        guide,
+        live_teacher(recipe, guide) if isinstance(guide, Network) else guide,
         methods=_methods(recipe.methods),
         task=task,
         task_weight=_strength(recipe.task_weight),
@@ -216,6 +231,12 @@ def _teacher(
     network = _describe(source, entry).make()
     load_into(network.module, read_state(Path(entry["checkpoint"])), entry["checkpoint"])
     return network
+
+
+def live_teacher(recipe: Recipe, network: Network) -> LiveTeacher:
+    """A teacher that answers as it does in a run by this recipe."""
+    settings = recipe.train
+    return LiveTeacher(network, fuse=settings.fuse_teacher, compile=settings.compile_teacher)
 
 
 def teacher_file(recipe: Recipe) -> Path | None:

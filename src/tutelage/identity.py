@@ -145,6 +145,8 @@ def fingerprint_of(recipe: Recipe, content: Mapping[str, Any], split: Split) -> 
         "num_views": recipe.data.num_views,
         "seed": recipe.seed,
         "precision": settings.precision,
+        "fuse_teacher": settings.fuse_teacher,
+        "compile_teacher": settings.compile_teacher,
         "batch_size": settings.batch_size // settings.accumulate,
         "drawing": DRAWING,
         **{f"{name}_version": _version(name) for name in ("torch", "torchvision", "pillow")},

@@ -179,7 +179,7 @@ class Remembers:
         self.answers = torch.randn(20, 5)
         self.asked: list[Batch] = []
 
-    def tap(self, names) -> None:
+    def tap(self, names, image_size=None) -> None:
         assert list(names) == []
 
     def stages(self, image_size) -> list:

@@ -19,6 +19,7 @@ from tutelage.data.digits import digits
 from tutelage.errors import DataError, NetworkError, NoEffectWarning, StoreError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.identity import weights_of
+from tutelage.models.fusing import executed_batch_norms
 from tutelage.models.network import Network
 from tutelage.recipes import Recipe, validate
 from tutelage.records import RunFolder, read_lines
@@ -27,7 +28,7 @@ from tutelage.runs.caching import cache, plan
 from tutelage.runs.keeping import Choices
 from tutelage.runs.measuring import check_teacher, look
 from tutelage.runs.surroundings import CONTENT, require_same_content
-from tutelage.teachers import StoredTeacher
+from tutelage.teachers import LiveTeacher, StoredTeacher
 from tutelage.teachers.manifest import Manifest
 from tutelage.teachers.store import Store
 
@@ -190,6 +191,53 @@ def test_what_is_measured_is_what_the_live_teacher_would_give(teacher: Path, sto
     assert accuracy(sane) > 0.2
 
 
+def test_training_is_answered_by_the_folded_teacher_and_measures_by_the_teacher_itself(
+    teacher: Path, store: Path
+):
+    live, cached = made(asked(teacher)), made(stored(asked(teacher), store))
+    plain = made(asked(teacher, fuse_teacher=False))
+    assert isinstance(live.teacher, Network)
+    assert isinstance(plain.teacher, Network)
+    assert weights_of(live.teacher) == weights_of(plain.teacher)
+    (folded,), (recalled,), (unfolded,) = (one.distiller.teachers for one in (live, cached, plain))
+    assert isinstance(folded, LiveTeacher)
+    assert folded.network is not live.teacher
+    assert executed_batch_norms(folded.network, live.train.batch(0).images) == 0
+    differ = 0
+    for batch in live.validation:
+        said = [one.observe(batch, ()).output for one in (folded, recalled, unfolded)]
+        assert torch.equal(said[0], said[1])
+        torch.testing.assert_close(said[2], said[0], rtol=1e-4, atol=1e-4)
+        differ += not torch.equal(said[2], said[0])
+        assert isinstance(cached.teacher, StoredTeacher)
+        assert torch.equal(cached.teacher.recall(batch), said[2])
+    assert differ
+
+
+def test_an_unfolded_teacher_is_asked_about_each_picture_once(teacher: Path, tmp_path: Path):
+    value = asked(teacher, fuse_teacher=False, steps=5)
+    found = plan(resolved(value), tmp_path / "store", EXACT)
+    assert found["entry_bytes"] == {"train": 40, "validation": 40, "test": 40}
+    assert found["teacher_passes"] == 3 * 200 + 100 + 500
+    cache(resolved(value), tmp_path / "store", EXACT, shown=False)
+    live = losses(value, tmp_path, "live")
+    assert losses(stored(value, tmp_path / "store"), tmp_path, "cached") == live
+    assert live != losses(asked(teacher, steps=5), tmp_path, "folded")
+
+
+def test_what_was_folded_is_in_the_record(teacher: Path, store: Path, tmp_path: Path):
+    for name, value in (
+        ("live", asked(teacher)),
+        ("cached", stored(asked(teacher), store)),
+        ("plain", asked(teacher, fuse_teacher=False)),
+        ("alone", asked(teacher, methods=[])),
+    ):
+        done = train(value, name=name, runs=tmp_path, with_test=False, shown=False)
+        entry = done.record["teacher"]
+        wanted = {"norms": 7, "folded": 7, "left": {}} if name in ("live", "cached") else None
+        assert entry.get("folded") == wanted
+
+
 def test_a_choice_gets_no_answers_to_test(teacher: Path, store: Path):
     built = made(stored(asked(teacher), store), with_test=False)
     assert isinstance(built.teacher, StoredTeacher)
@@ -250,6 +298,8 @@ def changed(**data: Any) -> dict[str, Any]:
         (changed(num_views=None), "num views is 3, and that of this run is null"),
         (changed(views={"crop_padding": 2}), "views is"),
         ({"precision": "bf16"}, "precision is fp32, and that of this run is bf16"),
+        ({"fuse_teacher": False}, "fuse teacher is True, and that of this run is False"),
+        ({"compile_teacher": True}, "compile teacher is False, and that of this run is True"),
         ({"batch_size": 40}, "batch size is 50, and that of this run is 40"),
         ({"accumulate": 2}, "batch size is 50, and that of this run is 25"),
         (changed(source={"name": "digits", "test": 400}), "training pictures is"),
@@ -400,10 +450,10 @@ def test_maps_of_equal_size_are_pooled_to_themselves(teacher: Path, tmp_path: Pa
 def test_a_plan_is_arithmetic(teacher: Path, tmp_path: Path):
     found = plan(resolved(asked(teacher, steps=40)), tmp_path / "store", Choices(shard_size=100))
     assert not (tmp_path / "store").exists()
-    # 200 pictures · 3 views · 10 logits · 2 bytes + 600 · 10 · 4 + 800 · 8 of index
-    assert found["bytes"] == 12_000 + 24_000 + 6_400
-    assert found["entry_bytes"] == {"train": 20, "validation": 40, "test": 40}
-    assert found["teacher_passes"] == 3 * 200 + 100 + 500
+    # 200 pictures · 3 views · 10 logits · 2 bytes + (2 · 100 + 500) · 10 · 4 + 800 · 8 of index
+    assert found["bytes"] == 12_000 + 28_000 + 6_400
+    assert found["entry_bytes"] == {"train": 20, "validation": 80, "test": 40}
+    assert found["teacher_passes"] == 3 * 200 + 2 * 100 + 500
     assert found["break_even_epoch"] == 3  # 600 passes at 200 an epoch
     assert found["epochs"] == 10.0
     assert (found["shards"], found["there"]) == (3 * 2 + 1 + 1, 0)
@@ -426,7 +476,7 @@ def test_top_is_planned_after_asking_a_few(teacher: Path, tmp_path: Path):
     assert 1 <= top < 4
     assert found["logits"]["temperature"] == 4.0  # kd's
     assert found["entry_bytes"]["train"] == 4 * top + 4
-    assert found["teacher_passes"] == 3 * 200 + 600 + 200
+    assert found["teacher_passes"] == 3 * 200 + 700 + 200
 
 
 def test_top_that_saves_nothing_is_stored_whole(teacher: Path, tmp_path: Path):

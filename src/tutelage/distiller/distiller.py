@@ -110,7 +110,7 @@ class Distiller(nn.Module):
         self._taps_s, self._taps_t = self._choose_taps(self.pairs)
         self.student.tap(self._taps_s, "student")
         for one in self._teachers:
-            one.tap(self._taps_t)
+            one.tap(self._taps_t, self._image_size)
         dry = self._dry_run()
         shapes = Shapes(
             shape_of(dry.student), tuple(shape_of(seen) for seen in dry.teachers), self.pairs

@@ -14,7 +14,7 @@ from tutelage.engine.loop import resolve_device
 from tutelage.engine.phases import move
 from tutelage.engine.settings import TrainSettings
 from tutelage.teachers import LiveTeacher
-from tutelage.teachers.manifest import Manifest
+from tutelage.teachers.manifest import MEASURED, Manifest
 from tutelage.types import Batch, Observation
 
 __all__ = ["Asked", "Question"]
@@ -70,7 +70,8 @@ class Question:
     """Who is asked what, and how.
 
     Attributes:
-        teacher: its taps are registered.
+        teacher: as in training; its taps are registered.
+        measured: as it is measured; the same unless said.
         parts: of the store, by name.
         settings: precision, memory format and device in which the teacher answers.
         reduce: tap → what is kept of its maps; all of them if it is not there.
@@ -80,21 +81,30 @@ class Question:
     parts: Mapping[str, Asked]
     settings: TrainSettings
     reduce: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    measured: LiveTeacher | None = None
 
     def place(self) -> torch.device:
         """Moves the teacher to where and how it would answer in a run with these settings."""
-        device, network = resolve_device(self.settings.device), self.teacher.network
-        if self.settings.channels_last:
-            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        network.to(device)
+        device = resolve_device(self.settings.device)
+        for teacher in (self.teacher, self.measured or self.teacher):
+            if self.settings.channels_last:
+                teacher.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            teacher.network.to(device)
         return device
 
-    def answers(self, batch: Batch, taps: tuple[str, ...] = ()) -> Observation:
-        """What the teacher, once placed, says of a batch, as it would in such a run."""
+    def answers(
+        self, batch: Batch, taps: tuple[str, ...] = (), *, measured: bool = False
+    ) -> Observation:
+        """What the teacher, once placed, says of a batch, as it would in such a run.
+
+        Args:
+            measured: as it is measured, not as it trains.
+        """
         device, settings = resolve_device(self.settings.device), self.settings
         shown = move(batch, device, channels_last=settings.channels_last)
+        teacher = (measured and self.measured) or self.teacher
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            return self.teacher.observe(shown, taps)
+            return teacher.observe(shown, taps)
 
     def coded(
         self,
@@ -104,9 +114,12 @@ class Question:
         view: Int64[Tensor, " m"],
     ) -> dict[str, Tensor]:
         """The answers for some entries, as they are written."""
-        maps = manifest.maps_of(part)
-        seen = self.answers(self.parts[part].batch(places, view), tuple(maps))
-        coded = manifest.logits_of(part).encode(seen.output)
+        maps, code = manifest.maps_of(part), manifest.logits_of(part)
+        batch = self.parts[part].batch(places, view)
+        seen = self.answers(batch, tuple(maps), measured=part == "test")
+        coded = code.encode(seen.output)
+        if manifest.answers_twice(part):
+            coded[MEASURED] = code.encode(self.answers(batch, measured=True).output)["logits"]
         for tap, code in maps.items():
             values = seen.features[tap]
             coded |= code.encode(tap, self.reduce[tap](values) if tap in self.reduce else values)

@@ -46,6 +46,9 @@ class TrainSettings:
         precision: "bf16" runs under autocast; "fp32" does not.
         channels_last: memory format of images and convolutions; faster on most devices.
         compile: compile the step with torch.compile.
+        fuse_teacher: a copy of the teacher answers in whose convolutions the batch norms are
+            folded: the same but for rounding, and faster. What is measured is the teacher itself.
+        compile_teacher: the teacher is compiled by itself, its weights being constants.
         device: "auto" takes CUDA where there is one.
         threads: of the CPU; None: as torch chooses. Another number gives other bits.
         keep_memory: tell glibc to keep freed memory, which spares page faults in every step.
@@ -66,6 +69,8 @@ class TrainSettings:
     precision: Literal["fp32", "bf16"] = "bf16"
     channels_last: bool = True
     compile: bool = False
+    fuse_teacher: bool = True
+    compile_teacher: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     keep_memory: bool = True

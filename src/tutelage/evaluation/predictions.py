@@ -70,6 +70,5 @@ def recall(teacher: StoredTeacher, batches: Iterable[Batch]) -> Predictions:
     parts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for batch in batches:
         assert batch.index is not None
-        output = teacher.observe(batch).output.cpu()
-        parts.append((output, batch.targets, batch.has_label, batch.index))
+        parts.append((teacher.recall(batch), batch.targets, batch.has_label, batch.index))
     return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tutelage.build import EVALUATION_BATCH, Built, build, teacher_file
+from tutelage.build import EVALUATION_BATCH, Built, build, live_teacher, teacher_file
 from tutelage.data import Views
 from tutelage.engine.asking import Asked, Question
 from tutelage.engine.storing import Filled, Verified, begin, fill, verify
@@ -133,7 +133,20 @@ def _ask(recipe: Recipe) -> tuple[Built, Question]:
         name: Asked(getattr(built.split, name), Views(), batch_size=EVALUATION_BATCH, full=False)
         for name in EVALUATED
     }
-    return built, Question(LiveTeacher(built.teacher), parts, settings)
+    return built, Question(
+        _training_teacher(built), parts, settings, measured=LiveTeacher(built.teacher)
+    )
+
+
+def _training_teacher(built: Built) -> LiveTeacher:
+    """As it answers in a run by this recipe; or would, if a method asked it."""
+    for teacher in built.distiller.teachers:
+        assert isinstance(teacher, LiveTeacher)
+        return teacher
+    assert isinstance(built.teacher, Network)
+    alone = live_teacher(built.recipe, built.teacher)
+    alone.tap(())
+    return alone
 
 
 def _manifest(
@@ -151,7 +164,10 @@ def _manifest(
         logits_code(built, question, folder, choices),
         maps,
         {},
-        {"stages": [stage._asdict() for stage in network.stages()]},
+        {
+            "stages": [stage._asdict() for stage in network.stages()],
+            "folded": question.teacher.folded,
+        },
     )
     views = {"train": recipe.data.num_views or 1}
     parts = {
@@ -185,7 +201,8 @@ def _plan(built: Built, manifest: Manifest, folder: Path, choices: Choices) -> d
         "bytes": manifest.total_bytes(),
         "shards": len(names),
         "there": sum(name in there for name in names),
-        "teacher_passes": training + sum(parts[name].pictures for name in EVALUATED),
+        "teacher_passes": training
+        + sum(parts[name].pictures * (1 + manifest.answers_twice(name)) for name in EVALUATED),
         "passes_per_epoch": train.pictures,
         "break_even_epoch": math.ceil(training / train.pictures),
         "epochs": settings.steps * settings.batch_size / train.pictures,

@@ -15,7 +15,6 @@ from tutelage.distiller import Distiller
 from tutelage.engine.asking import Question
 from tutelage.errors import NoEffectWarning, SettingError
 from tutelage.methods import METHODS, Method
-from tutelage.models.network import Network
 from tutelage.ops import pool_to_smaller
 from tutelage.recipes import Recipe
 from tutelage.teachers.encoding import Kept, LogitsCode, LogitsKind, MapCode, fewest_classes
@@ -118,11 +117,13 @@ def map_codes(built: Built, kept: Kept) -> tuple[dict[str, MapCode], dict[str, R
     Raises:
         SettingError: less than all of a map would not do for the recipe's methods.
     """
-    distiller, recipe, teacher = built.distiller, built.recipe, built.teacher
-    assert isinstance(teacher, Network)
+    distiller, recipe = built.distiller, built.recipe
     taps, last = distiller.teacher_taps, recipe.train.channels_last
-    seen = teacher.dry_run(taps).features
-    if kept == "whole" or not taps:
+    if not taps:
+        return {}, {}
+    (teacher,) = distiller.teachers
+    seen = teacher.dry_run(taps, None).features
+    if kept == "whole":
         return {tap: MapCode(_shape(value), last) for tap, value in seen.items()}, {}
     sizes = _sizes(built)
     if set(taps) - set(sizes):

@@ -27,7 +27,7 @@ from tutelage.provenance import git_commit
 from tutelage.records import RunFolder
 from tutelage.runs.extras import measuring_code
 from tutelage.runs.pictures import save_pictures
-from tutelage.teachers import StoredTeacher
+from tutelage.teachers import LiveTeacher, StoredTeacher
 
 __all__ = [
     "COSTS",
@@ -155,10 +155,24 @@ def _teacher_entry(
 ) -> dict[str, Any] | None:
     if built.teacher is None or on_validation is None:
         return None
-    return {
+    entry = {
         "validation_accuracy": accuracy(on_validation),
         "validation_pictures": len(on_validation.targets),
-    } | teacher_cost(built.teacher, device)
+    }
+    folded = _folded(built)
+    if folded is not None:
+        entry["folded"] = folded
+    return entry | teacher_cost(built.teacher, device)
+
+
+def _folded(built: Built) -> dict[str, Any] | None:
+    """What of the teacher was folded in training; None if nobody asked for that, or asked it."""
+    for teacher in built.distiller.teachers:
+        if isinstance(teacher, LiveTeacher):
+            return teacher.folded
+        if isinstance(teacher, StoredTeacher):
+            return teacher.about.get("folded")
+    return None
 
 
 def teacher_cost(teacher: Network | StoredTeacher, device: torch.device) -> dict[str, Any]:

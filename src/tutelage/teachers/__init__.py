@@ -22,8 +22,8 @@ class Teacher(Protocol):
         """Whether it wants pixels in [0, 1]; else it takes images as the student gets them."""
         ...
 
-    def tap(self, names: Sequence[str]) -> None:
-        """Makes sure that these taps can be observed."""
+    def tap(self, names: Sequence[str], image_size: tuple[int, int, int] | None = None) -> None:
+        """Makes sure that these taps can be observed; called before anything is asked."""
         ...
 
     def stages(self, image_size: tuple[int, int, int] | None) -> list[Stage]:

@@ -13,12 +13,24 @@ from tutelage.errors import StoreError
 from tutelage.records import write_atomic
 from tutelage.teachers.encoding import Layout, LogitsCode, MapCode
 
-__all__ = ["EVALUATED", "GO_ON", "Manifest", "Part", "Shard", "require_same", "shard_name"]
+__all__ = [
+    "EVALUATED",
+    "GO_ON",
+    "MEASURED",
+    "Manifest",
+    "Part",
+    "Shard",
+    "require_same",
+    "shard_name",
+]
 
 SCHEMA = 1
 
 EVALUATED = ("validation", "test")
 """Parts whose pictures are stored as they are."""
+
+MEASURED = "measured"
+"""Tensor with the logits that are measured, where training has others of the same pictures."""
 
 GO_ON = "run the same command again"
 """What to do once there is space again."""
@@ -91,6 +103,15 @@ class Manifest:
                     stop = min(start + part.shard_size, part.pictures)
                     yield Shard(name, view, number, start, stop)
 
+    def answers_twice(self, part: str) -> bool:
+        """Whether pictures are answered as in training, and as the teacher itself is measured.
+
+        Both look at validation; the two differ, by rounding, if a folded or compiled copy of the
+        teacher answers in training. Only what is measured looks at test.
+        """
+        other = any(self.fingerprint.get(key) for key in ("fuse_teacher", "compile_teacher"))
+        return other and part == "validation"
+
     def logits_of(self, part: str) -> LogitsCode:
         """Those to pictures as they are serve measurements, so they are exact."""
         if part in EVALUATED:
@@ -104,6 +125,8 @@ class Manifest:
     def layout(self, part: str) -> Layout:
         """The tensors of one entry."""
         layout = self.logits_of(part).layout()
+        if self.answers_twice(part):
+            layout[MEASURED] = layout["logits"]
         for tap, code in self.maps_of(part).items():
             layout |= code.layout(tap)
         return layout

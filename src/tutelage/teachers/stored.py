@@ -6,18 +6,21 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from tutelage.errors import NetworkError, StoreError, nearest
 from tutelage.taps import Stage
-from tutelage.teachers.manifest import EVALUATED
+from tutelage.teachers.manifest import EVALUATED, MEASURED
 from tutelage.teachers.store import Store
 from tutelage.types import Batch, Observation
 
 __all__ = ["StoredTeacher"]
 
 TRAIN = "train"
+
+_Entries = Callable[[str, Tensor, Tensor], Observation]
+"""Part, views and places → answers."""
 
 
 @final
@@ -68,12 +71,13 @@ class StoredTeacher:
         """It looks at no images."""
         return True
 
-    def tap(self, names: Sequence[str]) -> None:
+    def tap(self, names: Sequence[str], image_size: tuple[int, int, int] | None = None) -> None:
         """Checks that these maps are in the store.
 
         Raises:
             NetworkError: one is not.
         """
+        del image_size
         maps = self.store.manifest.maps
         for name in names:
             if name not in maps:
@@ -114,6 +118,16 @@ class StoredTeacher:
         """
         return self._answer(batch, tuple(taps))
 
+    def recall(self, batch: Batch) -> Float32[Tensor, "n k"]:
+        """The logits by which the teacher is measured: its own, as it was asked, on the CPU.
+
+        In training a folded copy of it may have answered.
+
+        Raises:
+            StoreError: the store does not hold one of these pictures as it is.
+        """
+        return self._gathered(batch, self._measured).output
+
     def stay_eager(self) -> None:
         """Keeps `torch.compile` out: reading files is no part of a graph."""
         self._answer = torch.compiler.disable(self._read)  # pyright: ignore[reportAttributeAccessIssue]
@@ -123,6 +137,9 @@ class StoredTeacher:
         del fn
 
     def _read(self, batch: Batch, taps: tuple[str, ...]) -> Observation:
+        return _to(self._gathered(batch, partial(self._entries, taps=taps)), batch.images.device)
+
+    def _gathered(self, batch: Batch, entries: _Entries) -> Observation:
         if batch.index is None or batch.view is None:
             raise StoreError(
                 "A stored teacher must know the samples and their views; call the distiller with "
@@ -136,7 +153,7 @@ class StoredTeacher:
             here = places >= 0
             rows, left = left[here], left[~here]
             if len(rows):
-                pieces.append((rows, self._entries(part, view[rows], places[here], taps)))
+                pieces.append((rows, entries(part, view[rows], places[here])))
             if not len(left):
                 break
         if len(left):
@@ -145,12 +162,21 @@ class StoredTeacher:
                 f"{int(index[left[0]])} ({len(left)} of {len(index)} in this batch are not in it). "
                 "Train on the pictures that it was made of, or make another store."
             )
-        return _to(_joined(pieces, len(index)), batch.images.device)
+        return _joined(pieces, len(index))
+
+    def _measured(
+        self, part: str, view: Int64[Tensor, " n"], places: Int64[Tensor, " n"]
+    ) -> Observation:
+        """Logits for pictures of one part, as they are measured."""
+        manifest = self.store.manifest
+        if not manifest.answers_twice(part):
+            return self._entries(part, view, places, ())
+        return Observation(self.store.read(part, view, places, [MEASURED])[MEASURED])
 
     def _entries(
         self, part: str, view: Int64[Tensor, " n"], places: Int64[Tensor, " n"], taps: Sequence[str]
     ) -> Observation:
-        """Answers to pictures of one part."""
+        """Answers to pictures of one part, as in training."""
         manifest = self.store.manifest
         views = manifest.parts[part].views
         wrong = view[(view < 0) | (view >= views)]
