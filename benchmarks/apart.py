@@ -10,8 +10,8 @@ from typing import Any, final
 
 import torch
 
-from contestants import take_turns
-from tutelage.engine.host import undisturbed
+from contestants import OTHERS, take_turns
+from tutelage.engine.host import keep_freed_memory, undisturbed
 from workloads import WORKLOADS, Setup
 
 __all__ = ["Apart"]
@@ -98,6 +98,8 @@ def _serve() -> None:
         store=store,
         options=asked["options"],
     )
+    if asked["name"] not in OTHERS:  # as our engine does, whose parts the others are
+        keep_freed_memory()
     with undisturbed(setup.device):
         turn = take_turns(setup, asked["name"])
         print("true", file=answers, flush=True)

@@ -285,7 +285,7 @@ def nothing(setup: Setup) -> Step:
 # The store
 
 
-def _question(setup: Setup) -> Question:
+def store_question(setup: Setup) -> Question:
     """Every picture in one view, as `tutelage cache` asks."""
     asked = Asked(
         setup.pictures, setup.views, batch_size=setup.workload.batch_size, full=True, seed=0
@@ -295,7 +295,7 @@ def _question(setup: Setup) -> Question:
 
 def make_store(setup: Setup) -> Path:
     """Makes the setup's store, which contestants with stored answers read."""
-    setup.store = build_store(setup, _question(setup))
+    setup.store = build_store(setup, store_question(setup))
     return setup.store
 
 
@@ -319,12 +319,12 @@ def build_store(setup: Setup, question: Question) -> Path:
 
 def store_build(setup: Setup) -> Step:
     """Building a store; each is another one, all are removed at the end."""
-    return partial(build_store, setup, _question(setup))
+    return partial(build_store, setup, store_question(setup))
 
 
 def teacher_pass(setup: Setup) -> Step:
     """The same teacher's network over the same pictures, which lie there rendered, normalized."""
-    question, batches = _question(setup), []
+    question, batches = store_question(setup), []
     asked = question.parts["train"]
     for start in range(0, len(asked), asked.batch_size):
         places = torch.arange(start, start + asked.batch_size)
@@ -362,6 +362,9 @@ CONTESTANTS: dict[str, Callable[[Setup], Step]] = {
     "store_build": store_build,
     "teacher_pass": teacher_pass,
 }
+
+OTHERS = ("plain", "torchdistill", "torchdistill_eval", "torchdistill_bf16", "timm")
+"""Contestants that nobody tells to keep freed memory, unless they share a process with ours."""
 
 WHOLE = ("store_build", "teacher_pass")
 """Contestants whose step is so long that a turn is one of them."""

@@ -25,7 +25,7 @@ from tutelage.engine import resolve_device
 from tutelage.engine.host import keep_freed_memory, undisturbed
 from workloads import WORKLOADS, Setup
 
-__all__ = ["RATIOS", "measure", "summary"]
+__all__ = ["RATIOS", "lines", "measure", "summary"]
 
 
 class Ratio(NamedTuple):
@@ -146,7 +146,7 @@ def summary(times: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
     }
 
 
-def _lines(result: Mapping[str, Any]) -> Iterable[str]:
+def lines(result: Mapping[str, Any]) -> Iterable[str]:
     """Ratios with their bars, then the floor and the times."""
     for key in sorted(RATIOS, key=lambda key: "bf16" not in key):  # the honest ratio first
         one = RATIOS[key]
@@ -215,7 +215,7 @@ def main(
     }
     if into:
         record(into, about, result)
-    print(json.dumps(result) if as_json else "\n".join(_lines(result)))
+    print(json.dumps(result) if as_json else "\n".join(lines(result)))
 
 
 if __name__ == "__main__":

@@ -24,12 +24,11 @@ from tutelage.engine import resolve_device
 from tutelage.engine.host import keep_freed_memory, undisturbed
 from workloads import WORKLOADS, Setup
 
-__all__ = ["measure", "peaks"]
+__all__ = ["lines", "measure", "peaks"]
 
 FLOOR = ("teacher", "student", "optimizer")
 STEPS = ("live_loaded", "stored_loaded", "label_only_loaded")
 BESIDE = ("plain", "copy", "loader")
-OVERHEAD_AT_MOST = 6.0
 
 
 def measure(setup: Setup, *, rounds: int, warmup: int = 2) -> dict[str, Any]:
@@ -104,13 +103,13 @@ def _profile(setup: Setup) -> str:
     return profile.key_averages().table(sort_by=by, row_limit=20, max_name_column_width=48)
 
 
-def _lines(result: Mapping[str, Any]) -> Iterable[str]:
+def lines(result: Mapping[str, Any]) -> Iterable[str]:
+    """The same for people: medians with their intervals, and peaks of memory."""
     yield f"{result['workload']}; {result['threads']} threads, {result['rounds']} rounds"
     for name, value in result.items():
         if isinstance(value, dict) and "median" in value:
-            unit = "" if "_over_" in name else " %" if "percent" in name else " ms"
             low, high = f"{value['low']:.4g}", f"{value['high']:.4g}"
-            yield f"  {name:24} {value['median']:.4g}{unit}  ({low} to {high})"
+            yield f"  {name:24} {value['median']:.4g}  ({low} to {high})"
     held = {name: one for name, one in result["peak_memory_bytes"].items() if one is not None}
     yield "  peak memory, MB          " + ", ".join(
         f"{name} {one / 1e6:.0f}" for name, one in held.items()
@@ -150,7 +149,7 @@ def main(
     result |= {"peak_memory_bytes": held, "kept_memory": kept, "options": options}
     if into:
         record(into, about, result)
-    print(json.dumps(result) if as_json else "\n".join(_lines(result)))
+    print(json.dumps(result) if as_json else "\n".join(lines(result)))
 
 
 if __name__ == "__main__":

@@ -138,10 +138,12 @@ def record(file: Path, about: Mapping[str, Any], result: Mapping[str, Any]) -> N
     Args:
         about: as `circumstances` gave it.
     """
-    words = sys.argv[1:]
-    for number, word in enumerate(words):
-        if word == "--record":  # a path of this machine is nobody's business
-            del words[number : number + 2]
-            break
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *words])
+    words = iter(sys.argv[1:])
+    kept: list[str] = []
+    for word in words:
+        if word == "--record":  # where a machine keeps its files is nobody's business
+            next(words)
+        elif not word.startswith("--record="):
+            kept.append(word)
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *kept])
     append_line(file, {"command": command, **about, "result": result})

@@ -167,7 +167,7 @@ def test_in_bf16_everybody_is_about_there(world: Setup):
 
 
 def test_what_a_store_is_compared_with_is_a_pass_over_the_same_pictures(world: Setup):
-    question = contestants._question(world)
+    question = contestants.store_question(world)
     seen: list[int] = []
     question.teacher.network.module.register_forward_hook(lambda *given: seen.append(len(given[2])))
     contestants.build_store(world, question)
@@ -204,7 +204,7 @@ def test_step_gives_the_keys_that_it_promises(world: Setup):
     assert all(is_spread(result[key]) for key in PROMISED_BY_STEP[:-1])
     assert result["threads"] == torch.get_num_threads()
     json.dumps(result, allow_nan=False)
-    assert any("overhead" in line for line in step._lines(result | {"peak_memory_bytes": {}}))
+    assert any("overhead" in line for line in step.lines(result | {"peak_memory_bytes": {}}))
 
 
 def test_overhead_is_what_the_step_takes_beyond_its_parts(
@@ -242,18 +242,17 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch):
     assert "not installed" in result["not_measured"]["torchdistill"]
     assert result["torchdistill_over_ours"] == {"tiny": None}
     assert result["timm_over_ours"]["tiny"] == {"median": 1.0, "low": 1.0, "high": 1.0}
-    text = "\n".join(peers._lines(result))
+    text = "\n".join(peers.lines(result))
     assert "not measured: torchdistill: torchdistill is not installed" in text
 
 
 def test_a_record_says_what_was_around_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     file = tmp_path / "step.jsonl"
-    words = ["benchmarks/step.py", "--record", str(file), "--workload", "tiny"]
-    monkeypatch.setattr(sys, "argv", words)
-    for _ in range(2):
+    for words in (["--record", str(file)], [f"--record={file}"]):
+        monkeypatch.setattr(sys, "argv", ["x/step.py", *words, "--workload", "tiny"])
         timing.record(file, timing.circumstances(), {"threads": 2})
     first, second = read_lines(file)
-    assert first["command"] == "python benchmarks/step.py --workload tiny"
+    assert first["command"] == second["command"] == "python benchmarks/step.py --workload tiny"
     assert first["result"] == second["result"] == {"threads": 2}
     assert {"began", "load_before", "commit", "scripts", "versions", "hardware"} < set(first)
     assert len(first["load_before"]) == 3
