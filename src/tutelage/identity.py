@@ -29,11 +29,15 @@ __all__ = [
     "pictures_of",
     "teacher_fingerprint",
     "weights_of",
+    "what_counts",
 ]
 
 
 _PLACES = ("run", "checkpoint", "cache")
 """Keys of a network's entry that say where something lies; what lies there is in the content."""
+
+_WATCHING = ("checkpoint_every", "log_every", "trackers", "threads", "device")
+"""Settings of training that change no weights; threads and device are parts of their own."""
 
 
 def pictures_of(pictures: Pictures) -> str:
@@ -117,7 +121,7 @@ def teacher_fingerprint(
 def named_teacher(recipe: Recipe, content: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
     """What can be said of a teacher without loading it: its file, and its settings."""
     entry = recipe.teacher or {}
-    settings = {k: v for k, v in entry.items() if k not in _PLACES}
+    settings = _without(entry, _PLACES)
     found = {"teacher_settings": digest([settings, content["source"]]) if settings else None}
     if file is not None and file.is_file():
         with file.open("rb") as opened:
@@ -136,6 +140,8 @@ def fingerprint_of(recipe: Recipe, content: Mapping[str, Any], split: Split) -> 
     settings, views = recipe.train, recipe.data.views
     train = split.train
     pool = [pictures_of(train)] if views.get("mixup") or views.get("cutmix") else None
+    # One that is still to be measured is taken from the store.
+    precision = {} if "precision" in settings.open else {"precision": settings.precision}
     return {
         "training_pictures": content["train"],
         "test_pictures": content["test"],
@@ -144,7 +150,7 @@ def fingerprint_of(recipe: Recipe, content: Mapping[str, Any], split: Split) -> 
         "pool": pool,
         "num_views": recipe.data.num_views,
         "seed": recipe.seed,
-        "precision": settings.precision,
+        **precision,
         "fuse_teacher": settings.fuse_teacher,
         "compile_teacher": settings.compile_teacher,
         "batch_size": settings.batch_size // settings.accumulate,
@@ -206,6 +212,27 @@ _ALWAYS = ("build", "engine.loop", "evaluation.accuracy", "evaluation.agreement"
 """What shapes the numbers of every run, with all that these import."""
 
 
+def what_counts(said: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what a recipe says, that which makes two trials two.
+
+    Args:
+        said: the whole recipe as JSON values, of this version or an earlier one.
+        content: as `content_of` says; where something lies does not count if its content is known.
+    """
+    counts = {**said, "data": {**said["data"]}, "train": {**said["train"]}}
+    if said["data"]["source"] is not None:
+        counts["data"]["source"] = _without(said["data"]["source"], ("root", "path", "download"))
+    for what in ("student", "teacher"):
+        if said[what] and what in content:
+            counts[what] = _without(said[what], _PLACES)
+    counts["train"] = _without(said["train"], _WATCHING)
+    return counts
+
+
+def _without(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
+
+
 def identity_parts(
     recipe: Recipe,
     content: Mapping[str, Any],
@@ -227,20 +254,8 @@ def identity_parts(
         versions: of packages; those of torch, torchvision and, but for its last number, Python
             count.
     """
-    said = plain(recipe)
-    if said["data"]["source"] is not None:
-        said["data"]["source"] = {
-            k: v for k, v in said["data"]["source"].items() if k not in ("root", "path", "download")
-        }
-    for what in ("student", "teacher"):
-        if said[what] and what in content:
-            said[what] = {
-                k: v for k, v in said[what].items() if k not in ("run", "checkpoint", "cache")
-            }
-    for key in ("checkpoint_every", "log_every", "trackers", "threads", "device"):
-        said["train"].pop(key)
     return {
-        "recipe": digest(said),
+        "recipe": digest(what_counts(plain(recipe), content)),
         "content": dict(content),
         "versions": {
             "python": ".".join(versions["python"].split(".")[:2]),

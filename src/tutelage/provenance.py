@@ -21,6 +21,8 @@ _ROOT = Path(__file__).parent
 # store or list what others compute. What recipes fill in stands in the resolved recipe.
 _SHAPES_NOTHING = {
     "engine.log",
+    "engine.memory",
+    "engine.profiling",
     "errors",
     "identity",
     "provenance",

@@ -2,11 +2,12 @@
 
 runs/NAME/
     recipe.yaml            resolved: every default filled in
-    origin.json            when it was begun, with what content and code
+    origin.json            when it was begun, with what content and code, and what was chosen
     record.json            what was run, on what, with what result; written last
     metrics.jsonl          one line per log interval
     student.safetensors    the trained student, with its own description in the header
     pictures.npz           a few test pictures, where networks look, where they differ
+    profile.json           Chrome trace of a few steps, if it was asked for
     checkpoints/step-…/    the last two
 """
 
@@ -218,6 +219,11 @@ class RunFolder:
         return self.path / "pictures.npz"
 
     @property
+    def profile(self) -> Path:
+        """A Chrome trace of a few steps."""
+        return self.path / "profile.json"
+
+    @property
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("step-*"))
@@ -271,7 +277,8 @@ class RunFolder:
         """
         try:
             origin = json.loads(self.origin.read_text())
-            return {key: origin[key] for key in ("began", "content", "codes")}
+            needed = {key: origin[key] for key in ("began", "content", "codes")}
+            return needed | {key: origin[key] for key in ("chosen",) if key in origin}
         except (OSError, ValueError, KeyError, TypeError):
             raise RunError(
                 f"{self.origin} is absent or damaged, so that nobody can say what the run was "

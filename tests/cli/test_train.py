@@ -77,3 +77,20 @@ def test_a_stopped_run_goes_on_with_the_command_that_it_names(
     assert not RunFolder(Path("runs/long")).finished
     assert call(*named.split()).code == 0
     assert RunFolder(Path("runs/long")).read_record()["steps"] == 4
+
+
+def test_a_profile_is_printed_and_left_in_the_folder(folder: Path, call: Any):
+    plain = call("train", "small.yaml", "--name", "plain")
+    code, out, _ = call("train", "small.yaml", "--name", "seen", "--profile")
+    assert code == 0
+    assert "convolution_backward" in out
+    assert "ms a step" in out
+    assert "runs/seen/profile.json" in out
+    assert "traceEvents" in RunFolder(Path("runs/seen")).profile.read_text()
+    assert "profile" not in plain.out
+    records = [RunFolder(Path("runs") / name).read_record() for name in ("plain", "seen")]
+    assert records[0]["identity"] == records[1]["identity"]
+    assert records[0].keys() == records[1].keys()
+    short = call("train", "small.yaml", "train.steps=1", "train.schedule=constant", "--name", "one",
+                 "--profile")  # fmt: skip
+    assert "too few steps" in short.out

@@ -20,12 +20,13 @@ from tutelage.comparison import Comparison, compare
 from tutelage.comparison import outcome as outcome_module
 from tutelage.comparison import trials as trials_module
 from tutelage.data.loader import TrainLoader
+from tutelage.engine.choosing import Chosen
 from tutelage.errors import NetworkError, RecipeError, RunError, SettingError
 from tutelage.evaluation.robustness import robustness
-from tutelage.provenance import versions
+from tutelage.provenance import digest, versions
 from tutelage.records import RunFolder
 from tutelage.runs import extras as extras_module
-from tutelage.runs import train
+from tutelage.runs import settling, train
 
 Line = dict[str, Any]
 
@@ -376,6 +377,78 @@ def test_a_choice_among_failures_is_refused(runs: Path):
         run(spec(rows, seeds=[0]), runs)
 
 
+# What is measured once for all
+
+
+def deciding(monkeypatch: pytest.MonkeyPatch, **values: Any) -> list[tuple[str, ...]]:
+    """What is taken for the fastest; what was open each time."""
+    asked: list[tuple[str, ...]] = []
+
+    def choose(distiller: Any, data: Any, settings: Any, device: Any) -> Chosen:
+        asked.append(settings.open)
+        return Chosen({key: values[key] for key in settings.open}, {"x": 1.5}, 7)
+
+    monkeypatch.setattr(settling, "choose", choose)
+    return asked
+
+
+def test_precision_is_decided_once_for_all_trials_and_kept(
+    runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    asked = deciding(monkeypatch, precision="bf16", channels_last=False)
+    auto = recipe(precision="auto", channels_last="auto")
+    fixed = {"set": {"train.precision": "fp32"}}
+    value = spec({"one": {}, "fixed": fixed, "wide": TWO["wide"]}, base=auto)
+    run(value, runs)
+    assert asked == [("precision", "channels_last")]
+    chosen = {"values": {"precision": "bf16", "channels_last": False}, "milliseconds": {"x": 1.5}}
+    first = json.loads(file_of(runs).read_text().splitlines()[0])
+    assert first["decided"] == chosen | {"images": 7}
+    assert first["spec"]["base"]["train"]["precision"] == "auto"
+
+    def taken() -> list[tuple[str, str, bool]]:
+        said = [
+            (line["row"], line["record"]["recipe"]["train"]) for line in lines_of(file_of(runs))
+        ]
+        return [(row, train["precision"], train["channels_last"]) for row, train in said]
+
+    first_two = [("one", "bf16", False)] * 2 + [("fixed", "fp32", False)] * 2
+    assert taken() == first_two + [("wide", "bf16", False)] * 2
+    asked = deciding(monkeypatch, precision="fp32", channels_last=True)
+    trained.clear()
+    more = spec({"one": {}, "fixed": fixed, "narrow": {"set": {"student.width": 3}}}, base=auto)
+    run(more, runs)
+    assert asked == []
+    assert [name for name, _ in trained] == ["narrow-seed0", "narrow-seed1"]
+    assert taken()[6:] == [("narrow", "bf16", False)] * 2
+    assert all(line["identity"] == line["record"]["identity"] for line in lines_of(file_of(runs)))
+
+
+def test_each_setting_is_decided_by_the_first_row_that_leaves_it_open(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = deciding(monkeypatch, precision="fp32", channels_last=False)
+    rows = {
+        "said": {},
+        "one": {"set": {"train.precision": "auto"}},
+        "other": {"set": {"train.precision": "auto", "train.channels_last": "auto"}},
+        "tried": {"choose": {"train.precision": ["bf16", "auto"]}},
+    }
+    run(spec(rows, seeds=[0]), runs)
+    assert asked == [("precision",), ("channels_last",)]
+    first = json.loads(file_of(runs).read_text().splitlines()[0])
+    assert first["decided"]["values"] == {"precision": "fp32", "channels_last": False}
+    said = [line["record"]["recipe"]["train"]["precision"] for line in lines_of(file_of(runs))]
+    assert "auto" not in said
+
+
+def test_without_anything_open_nothing_is_decided(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = deciding(monkeypatch)
+    run(spec(TWO, seeds=[0]), runs)
+    assert asked == []
+    assert "decided" not in json.loads(file_of(runs).read_text().splitlines()[0])
+
+
 # What fails
 
 
@@ -566,6 +639,105 @@ def test_only_lines_that_differ_in_code_alone_are_stamped(
     assert trained == [("narrow-seed0", True)]
     assert "restamped" not in old
     assert new["parts"]["code"] == "other code"
+
+
+def age(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Makes lines those of an earlier version: other code, and recipes as `change` leaves them."""
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] != "spec":
+            change(line["record"]["recipe"])
+            line["parts"] |= {"code": "old", "recipe": digest(line["record"]["recipe"])}
+            line["identity"] = digest(line["parts"])
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def younger(said: dict[str, Any]) -> None:
+    """Two settings are not known yet."""
+    del said["train"]["fuse_teacher"], said["data"]["views"]["cutmix"]
+
+
+def test_lines_are_restamped_though_recipes_have_new_settings(runs: Path, trained: list[Any]):
+    value = spec(TWO)
+    first = run(value, runs)
+    now = [line["parts"] for line in lines_of(file_of(runs))]
+    age(file_of(runs), younger)
+    records = [line["record"] for line in lines_of(file_of(runs))]
+    trained.clear()
+    assert run(value, runs, restamp=True) == first
+    assert trained == [("narrow-seed0", False), ("wide-seed0", False)]
+    lines = lines_of(file_of(runs))
+    assert [line["parts"] for line in lines] == now
+    assert len({line["identity"] for line in lines}) == 4
+    assert [line["record"] for line in lines] == records
+    for line in lines:
+        (stamp,) = line["restamped"]
+        assert stamp["code"] == "old"
+        assert stamp["settings"] == {"train.fuse_teacher": True, "data.views.cutmix": 0.0}
+    trained.clear()
+    assert run(value, runs) == first
+    assert trained == []
+
+
+def test_where_files_lie_and_what_watches_may_differ_in_what_is_restamped(
+    runs: Path, trained: list[Any]
+):
+    value = spec({"narrow": {}}, seeds=[0])
+    run(value, runs)
+
+    def change(said: dict[str, Any]) -> None:
+        younger(said)
+        said["train"] |= {"log_every": 77, "threads": None}
+
+    age(file_of(runs), change)
+    trained.clear()
+    run(value, runs, restamp=True)
+    assert trained == [("narrow-seed0", False)]
+    assert lines_of(file_of(runs))[0]["restamped"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: said["train"].update(batch_size=40),
+        lambda said: said["train"].update(gone=1),
+        lambda said: said["student"].update(width=3),
+        lambda said: said.update(methods={"kd": {"weight": 1.0}}),
+    ],
+)
+def test_a_setting_that_differs_or_is_gone_makes_a_line_stale(
+    change: Callable[[dict[str, Any]], Any], runs: Path, trained: list[Any]
+):
+    value = spec({"narrow": {}}, seeds=[0])
+    run(value, runs)
+    age(file_of(runs), lambda said: (younger(said), change(said)))
+    trained.clear()
+    run(value, runs, restamp=True)
+    assert trained == [("narrow-seed0", True)]
+    assert "restamped" not in lines_of(file_of(runs))[0]
+
+
+def test_a_method_more_is_no_new_setting(runs: Path, trained: list[Any], teacher: Path):
+    value = spec({"kd": {}}, seeds=[0], base=distilled(teacher))
+    run(value, runs)
+    age(file_of(runs), lambda said: said.update(methods={}))
+    trained.clear()
+    run(value, runs, restamp=True)
+    assert trained == [("kd-seed0", True)]
+
+
+def test_a_new_setting_that_gives_other_bits_is_refused(
+    runs: Path, trained: list[Any], teacher: Path
+):
+    """A folded teacher's answers are rounded otherwise."""
+    plain = {"train": distilled(teacher)["train"] | {"fuse_teacher": False, "precision": "bf16"}}
+    run(spec({"kd": {}}, seeds=[0], base=distilled(teacher) | plain), runs)
+    age(file_of(runs), lambda said: said["train"].pop("fuse_teacher"))
+    folded = {"train": plain["train"] | {"fuse_teacher": True}}
+    with pytest.raises(RunError, match="kd cannot be re-stamped"):
+        run(spec({"kd": {}}, seeds=[0], base=distilled(teacher) | folded), runs, restamp=True)
+    assert run(spec({"kd": {}}, seeds=[0], base=distilled(teacher) | plain), runs, restamp=True)
+    assert lines_of(file_of(runs))[0]["restamped"][0]["settings"] == {"train.fuse_teacher": False}
 
 
 def test_choices_are_stamped_with_their_row(

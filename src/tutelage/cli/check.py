@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tutelage.engine.choosing import Chosen
 from tutelage.recipes import read_recipe
 from tutelage.report.tables import align, count, listing, percent, ratio
 from tutelage.runs import check as check_recipe
@@ -85,7 +86,9 @@ def _facts(found: dict[str, Any]) -> list[tuple[str, str]]:
     data = found["data"]
     pairs = [f"{pair['student']} → {pair['teacher']}" for pair in found["pairs"]]
     terms = [f"{name} {value:.4g}" for name, value in found["terms"].items()]
+    chosen = [] if found["chosen"] is None else [("chosen", str(Chosen(**found["chosen"])))]
     return [
+        *chosen,
         (
             "data",
             f"{data['train']:,} pictures to train on, {data['labelled']:,} with label "

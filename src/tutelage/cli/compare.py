@@ -35,8 +35,9 @@ def compare(
         bool,
         typer.Option(
             "--restamp",
-            help="Take over lines that only a change of code has made stale: one trial of each row "
-            "is run anew, and must end in the same weights, bit for bit.",
+            help="Take over lines that only a change of code, or a setting that is new, has made "
+            "stale: one trial of each row is run anew, and must end in the same weights, bit for "
+            "bit.",
         ),
     ] = False,
     jobs: Annotated[

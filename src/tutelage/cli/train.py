@@ -1,11 +1,13 @@
 """`tutelage train`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tutelage.cli import COMMAND
+from tutelage.engine.profiling import Dear
 from tutelage.report.tables import align, cautions, duration, ratio, run_table
 from tutelage.runs import train as train_recipe
 
@@ -45,6 +47,13 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run from its newest checkpoint.")
     ] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Watch about ten steps with torch's profiler; leaves RUNS/NAME/profile.json.",
+        ),
+    ] = False,
 ) -> None:
     """Run a recipe: train, measure, and leave a run folder.
 
@@ -61,9 +70,12 @@ def train(
         name=name,
         runs=runs,
         resume=resume,
+        profile=profile,
         command=COMMAND.get(),
     )
     print(summary(done.folder, done.record))
+    if profile:
+        print(f"\n{profile_text(done.folder, done.profile)}")
 
 
 def summary(folder: Path, record: dict[str, Any]) -> str:
@@ -79,3 +91,16 @@ def summary(folder: Path, record: dict[str, Any]) -> str:
     lines += [f"note: {caution}" for caution in cautions([record])]
     lines.append(f"All of it is in {folder}. Next: tutelage report {folder}")
     return "\n".join(lines)
+
+
+def profile_text(folder: Path, dearest: Sequence[Dear]) -> str:
+    """Which operations the steps were spent on."""
+    if not dearest:
+        return "The run had too few steps left for a profile; it takes 2 or more."
+    rows = [["operation", "calls a step", "ms a step", "of all"]]
+    rows += [
+        [one.name, f"{one.calls:g}", f"{one.milliseconds:.3f}", f"{100 * one.share:.1f} %"]
+        for one in dearest
+    ]
+    trace = folder / "profile.json"
+    return f"{align(rows)}\nThe trace is {trace}; chrome://tracing and ui.perfetto.dev show it."

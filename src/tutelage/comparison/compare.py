@@ -1,18 +1,23 @@
 """Runs a comparison: choices first, on validation; then every row with every seed."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tutelage.build import build
 from tutelage.comparison.board import Board, showing
 from tutelage.comparison.jobs import running
 from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Started, Trials
+from tutelage.engine.log import CONSOLE
 from tutelage.errors import RunError
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
 from tutelage.report.layout import Table
 from tutelage.runs import Extras
+from tutelage.runs.settling import settle
+from tutelage.runs.surroundings import surroundings
 
 __all__ = ["Comparison", "compare"]
 
@@ -60,9 +65,10 @@ def compare(
         runs: folder of run folders; the comparison's own lie in a folder of its name below.
         records: the JSON-lines file with one line per finished trial; `trials.jsonl` beside the
             runs unless said.
-        restamp: take over lines that differ from what would be run now in the code alone. For each
-            row one trial is run anew; only if it ends in the same weights, bit for bit, do the
-            row's lines count for the new code too.
+        restamp: take over lines that differ from what would be run now in the code alone, or in
+            settings that there were not when they were run. For each row one trial is run anew;
+            only if it ends in the same weights, bit for bit, do the row's lines count for the new
+            code too.
         jobs: how many trials run at once, each in a process of its own with its share of the CPU's
             threads; another share gives other bits, so these are other trials, and their wall
             times are those of a busy machine. A script that asks for more than 1 must do so below
@@ -89,11 +95,12 @@ def compare(
             shown=shown and jobs == 1,
             command=command,
         )
+        known = _decide(known, trials, pool.threads, shown=shown)
         for group in groups:  # what cannot be built shall say so before anything runs
             for row in known.rows:
                 trials.parts(known.recipe(known.settings(row, group), known.seeds[0]))
         described = known.model_dump(mode="json", by_alias=True)
-        trials.note_spec(described)
+        trials.note_spec(described, known.decided)
         with showing(board, shown=shown):
             if restamp:
                 _restamp(known, trials)
@@ -101,6 +108,29 @@ def compare(
     identities = {line["identity"] for line in lines}
     stale = [line for line in trials.finished if line["identity"] not in identities]
     return Comparison(make_tables(described, lines, stale))
+
+
+def _decide(spec: Spec, trials: Trials, threads: int, *, shown: bool) -> Spec:
+    """Measures, once for all trials, what recipes leave to that; what the file knows is kept.
+
+    Of each setting the first row that leaves it open decides.
+
+    Args:
+        threads: that a trial has, unless its recipe says.
+    """
+    spec = spec.deciding(trials.decided)
+    for settings in spec.every():
+        recipe = spec.recipe(settings, spec.seeds[0])
+        if not recipe.train.open:
+            continue
+        known = replace(recipe.train, threads=recipe.train.threads or threads)
+        with surroundings(known) as device:
+            _, chosen = settle(build(recipe, with_test=False), device)
+        assert chosen is not None
+        if shown:
+            CONSOLE.print(f"{spec.name}: {chosen}", highlight=False, soft_wrap=True)
+        spec = spec.deciding(spec.decided.joined(chosen))
+    return spec
 
 
 def _restamp(spec: Spec, trials: Trials) -> None:

@@ -1,12 +1,13 @@
 """What a comparison compares: a base recipe, rows that differ from it, and seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from tutelage.engine.choosing import Chosen, settled
 from tutelage.errors import RecipeError, one_of
 from tutelage.recipes import (
     SCHEMA,
@@ -95,6 +96,18 @@ class Spec(BaseModel):
     claims: list[str] = Field(default_factory=list)
     evaluate: Evaluation = Evaluation()
     note: str = ""
+    _decided: Chosen = PrivateAttr(default=Chosen({}))
+
+    @property
+    def decided(self) -> Chosen:
+        """What was measured once for all trials whose recipes leave it to that."""
+        return self._decided
+
+    def deciding(self, chosen: Chosen) -> "Spec":
+        """The same, once this is decided."""
+        spec = self.model_copy()
+        spec._decided = chosen
+        return spec
 
     def groups(self) -> list[dict[str, Any]]:
         """All combinations of the axes' values; a single empty one without axes."""
@@ -118,14 +131,23 @@ class Spec(BaseModel):
             settings |= row.first()
         return settings
 
+    def every(self) -> Iterator[dict[str, Any]]:
+        """All settings that a row may have, row by row; of several keys one is varied at a time."""
+        for group in self.groups():
+            for name, row in self.rows.items():
+                tried = [{key: one} for key, values in row.choose.items() for one in values]
+                for value in tried or [{}]:
+                    yield self.settings(name, group) | value
+
     def recipe(self, settings: Mapping[str, Any], seed: int) -> Recipe:
-        """The base with these settings and this seed.
+        """The base with these settings and this seed, and what was decided for all.
 
         Raises:
             RecipeError: the result is no valid recipe.
         """
         base, where = read_mapping(self.base) if isinstance(self.base, str) else (self.base, "base")
-        return validate(apply_overrides(base, {**settings, "seed": seed}), where)
+        recipe = validate(apply_overrides(base, {**settings, "seed": seed}), where)
+        return recipe.model_copy(update={"train": settled(recipe.train, self._decided.values)})
 
 
 def read_spec(name: str | Path | Mapping[str, Any]) -> Spec:
@@ -181,7 +203,5 @@ def _check(spec: Spec, where: str) -> None:
             raise RecipeError(
                 f"{where}: {name} sets {key}, which is an axis. Leave one of them out."
             )
-        values = [{key: one} for key, tried in row.choose.items() for one in tried] or [{}]
-        for group in spec.groups():
-            for value in values:
-                spec.recipe(spec.settings(name, group) | value, spec.seeds[0])
+    for settings in spec.every():
+        spec.recipe(settings, spec.seeds[0])

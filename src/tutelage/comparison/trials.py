@@ -13,8 +13,9 @@ from tutelage.comparison.jobs import Jobs
 from tutelage.comparison.outcome import Task, outcome
 from tutelage.comparison.spec import Spec
 from tutelage.engine import resolve_device
+from tutelage.engine.choosing import Chosen
 from tutelage.errors import RunError
-from tutelage.identity import identity_parts
+from tutelage.identity import identity_parts, what_counts
 from tutelage.provenance import digest, git_commit, versions
 from tutelage.recipes import Recipe, plain
 from tutelage.records import append_line, read_lines, write_atomic
@@ -77,11 +78,23 @@ class Trials:
         """All lines of trials and tries, in the order in which they were run."""
         return [line for line in self._lines if line["kind"] != "spec"]
 
-    def note_spec(self, spec: Mapping[str, Any]) -> None:
-        """Enters the specification, if it is not the newest one there."""
-        known = [line for line in self._lines if line["kind"] == "spec"]
-        if not known or known[-1]["spec"] != spec:
-            self._append({"kind": "spec", "spec": dict(spec)})
+    @property
+    def decided(self) -> Chosen:
+        """What was measured once for all trials, as `note_spec` has entered it last."""
+        known = [line["decided"] for line in self._specs if "decided" in line]
+        return Chosen(**known[-1]) if known else Chosen({})
+
+    @property
+    def _specs(self) -> list[Line]:
+        return [line for line in self._lines if line["kind"] == "spec"]
+
+    def note_spec(self, spec: Mapping[str, Any], decided: Chosen) -> None:
+        """Enters the specification and what was decided, if they are not the newest ones there."""
+        line: Line = {"kind": "spec", "spec": dict(spec)}
+        if decided.values:
+            line["decided"] = decided._asdict()
+        if not self._specs or self._specs[-1] != line:
+            self._append(line)
 
     def parts(self, recipe: Recipe) -> dict[str, Any]:
         """What the identity of a recipe's trial consists of, as it would be run now.
@@ -203,8 +216,9 @@ class Trials:
     def restamp(self, lines: Sequence[Line], spec: Spec) -> None:
         """Takes over a row's lines from older code, if it can be shown to do the same.
 
-        Of the lines that differ from what would be run now in the code alone, the first is run
-        anew, without test; the others follow if it ends in the same weights bit for bit.
+        Of the lines that differ from what would be run now in the code alone, or in settings that
+        their recipes did not have yet, the first is run anew, without test; the others follow if it
+        ends in the same weights bit for bit.
 
         Args:
             lines: of one row.
@@ -214,10 +228,13 @@ class Trials:
         """
         old: dict[str, list[Line]] = {}
         for line in lines:
-            now = self.parts(spec.recipe(line["settings"], line["seed"]))
-            if line["parts"] != now and line["parts"] | {"code": now["code"]} == now:
+            recipe = spec.recipe(line["settings"], line["seed"])
+            now = self.parts(recipe)
+            then = line["parts"]
+            apart = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)}
+            if apart and apart <= {"code", "recipe"} and _added(line, recipe) is not None:
                 old.setdefault(line["parts"]["code"], []).append(line)
-        for code, group in old.items():
+        for group in old.values():
             proof = min(group, key=lambda line: line["kind"] != "trial")
             recipe = spec.recipe(proof["settings"], proof["seed"])
             task = self._task("try", proof["row"], recipe, self.parts(recipe))
@@ -228,15 +245,19 @@ class Trials:
                     f"{proof['seed']} ends in other weights than its line says. Its lines stay "
                     "stale; compare without re-stamping to train the row anew."
                 )
-            self._stamp(group, code, self.parts(recipe)["code"])
+            self._stamp(group, spec)
 
-    def _stamp(self, lines: Sequence[Line], old: str, new: str) -> None:
+    def _stamp(self, lines: Sequence[Line], spec: Spec) -> None:
         time = datetime.now(UTC).isoformat(timespec="seconds")
         for line in lines:
-            line["parts"] = line["parts"] | {"code": new}
+            recipe = spec.recipe(line["settings"], line["seed"])
+            stamp = {"code": line["parts"]["code"], "time": time, "commit": git_commit()}
+            added = _added(line, recipe)
+            if added:
+                stamp["settings"] = added
+            line.setdefault("restamped", []).append(stamp)
+            line["parts"] = self.parts(recipe)
             line["identity"] = digest(line["parts"])
-            stamps = line.setdefault("restamped", [])
-            stamps.append({"code": old, "time": time, "commit": git_commit()})
         texts = [json.dumps(line, allow_nan=False) + "\n" for line in self._lines]
         write_atomic(self._records, "".join(texts))
 
@@ -245,6 +266,33 @@ class Trials:
             self._records.parent.mkdir(parents=True, exist_ok=True)
             append_line(self._records, line)
             self._lines.append(line)
+
+
+def _added(line: Line, recipe: Recipe) -> dict[str, Any] | None:
+    """Settings that a line's recipe did not have yet, by dotted key; None if it differs otherwise.
+
+    Another method is no setting.
+    """
+    content = line["parts"]["content"]
+    then, now = (what_counts(said, content) for said in (line["record"]["recipe"], plain(recipe)))
+    if then["methods"].keys() != now["methods"].keys():
+        return None
+    return _more(then, now, "")
+
+
+def _more(then: Any, now: Any, above: str) -> dict[str, Any] | None:
+    if not isinstance(then, dict) or not isinstance(now, dict):
+        return {} if then == now else None
+    found: dict[str, Any] = {}
+    for key in [*now, *(key for key in then if key not in now)]:
+        if key not in then:
+            found[f"{above}{key}"] = now[key]
+            continue
+        below = _more(then[key], now[key], f"{above}{key}.") if key in now else None
+        if below is None:
+            return None
+        found |= below
+    return found
 
 
 def _end(line: Line) -> str:

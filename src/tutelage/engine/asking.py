@@ -87,7 +87,7 @@ class Question:
         """Moves the teacher to where and how it would answer in a run with these settings."""
         device = resolve_device(self.settings.device)
         for teacher in (self.teacher, self.measured or self.teacher):
-            if self.settings.channels_last:
+            if self.settings.channels_lie_last:
                 teacher.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             teacher.network.to(device)
         return device
@@ -101,7 +101,7 @@ class Question:
             measured: as it is measured, not as it trains.
         """
         device, settings = resolve_device(self.settings.device), self.settings
-        shown = move(batch, device, channels_last=settings.channels_last)
+        shown = move(batch, device, channels_last=settings.channels_lie_last)
         teacher = (measured and self.measured) or self.teacher
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             return teacher.observe(shown, taps)

@@ -23,8 +23,10 @@ from tutelage.engine.host import (
     undisturbed,
 )
 from tutelage.engine.log import Display, Log
+from tutelage.engine.memory import PeakMemory
 from tutelage.engine.optim import keep_only, make_optimizer
 from tutelage.engine.phases import end_phase, move, phase_ends
+from tutelage.engine.profiling import Dear, Profile
 from tutelage.engine.settings import TrainSettings
 from tutelage.errors import Interrupted, SettingError, nearest
 from tutelage.provenance import hardware, versions
@@ -45,7 +47,9 @@ class Trained(NamedTuple):
         phases: what was found at the end of each phase.
         threads: of the CPU, that it was trained with.
         kept_memory: whether glibc was told to keep freed memory.
+        peak_memory: of this session; see `engine.memory.PeakMemory.read`.
         signal: that asked the run to stop when it was at its end already.
+        profile: the dearest operations, dearest first, if that was asked for.
     """
 
     steps: int
@@ -54,7 +58,9 @@ class Trained(NamedTuple):
     phases: tuple[dict[str, Any], ...]
     threads: int
     kept_memory: bool
+    peak_memory: dict[str, Any]
     signal: int | None = None
+    profile: tuple[Dear, ...] = ()
 
 
 def resolve_device(name: str) -> torch.device:
@@ -84,6 +90,7 @@ def fit(
     seed: int,
     title: str = "",
     shown: bool = True,
+    profile: bool = False,
 ) -> Trained:
     """Trains, from the newest checkpoint in the folder if there is one.
 
@@ -96,6 +103,7 @@ def fit(
         seed: of dropout and the like; weights are drawn already, views have their own.
         title: what the progress display calls the run.
         shown: whether to show one.
+        profile: whether to watch about ten steps, and to write a Chrome trace of them.
 
     Raises:
         NonFiniteError: a term became infinite or NaN.
@@ -104,18 +112,21 @@ def fit(
         CheckpointError: the newest checkpoint is damaged, or of another run.
         RunError: no space is left on the device.
     """
-    device = resolve_device(settings.device)
+    device, last = resolve_device(settings.device), settings.channels_lie_last
     ends = phase_ends(settings.steps, settings.phases)
     display = Display(title, settings.steps, shown=shown)
+    watch, peak = Profile(folder.profile if profile else None, device), PeakMemory(device)
     require_one_process()
     with memory_in_words(device, settings), stopping() as stop, undisturbed(device), display:
         session = Session(distiller, data, settings, folder, device)
         try:
             session.begin(seed)
+            watch.begin(settings.steps - session.step)
             while session.ended is None:
-                batch = move(data.batch(session.step), device, channels_last=settings.channels_last)
+                batch = move(data.batch(session.step), device, channels_last=last)
                 session.train_step(batch)
                 display.advance(session.step)
+                watch.step()
                 if session.step in ends:
                     session.end_phase(held_out, batch)
                 if settings.evaluate_every and session.step % settings.evaluate_every == 0:
@@ -131,8 +142,9 @@ def fit(
                         stop.signal,
                     )
         finally:
+            watch.end()
             session.close()
-    return session.trained(stop.signal)
+    return session.trained(stop.signal, peak.read(), watch.dearest)
 
 
 @final
@@ -161,10 +173,11 @@ class Session:
         folder: RunFolder,
         device: torch.device,
     ) -> None:
+        assert not settings.open, "see engine.choosing"
         self._distiller, self._settings, self._folder = distiller, settings, folder
         self._device = device
         self._kept_memory = settings.keep_memory and keep_freed_memory()
-        if settings.channels_last:
+        if settings.channels_lie_last:
             distiller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self._raw, self._schedule = make_optimizer(distiller.trainable_parameters(), settings)
         self._accelerator = _accelerator(settings, device, folder)
@@ -327,7 +340,9 @@ class Session:
         self._accelerator.unwrap_model(self._module, keep_fp32_wrapper=False)
         self._distiller.eval()
 
-    def trained(self, signal: int | None) -> Trained:
+    def trained(
+        self, signal: int | None, peak: dict[str, Any], profile: tuple[Dear, ...]
+    ) -> Trained:
         """The result."""
         assert self.ended is not None
         assert self._at.setting is not None
@@ -338,7 +353,9 @@ class Session:
             self._at.phases,
             self._at.setting["threads"],
             self._kept_memory,
+            peak,
             signal,
+            profile,
         )
 
 

@@ -1,11 +1,18 @@
 """The settings of training. Recipes take them as they stand here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from tutelage.errors import SettingError
 
-__all__ = ["EarlyStopping", "TrainSettings"]
+__all__ = ["OPEN", "EarlyStopping", "TrainSettings"]
+
+OPEN: Mapping[str, tuple[Any, ...]] = {
+    "precision": ("bf16", "fp32"),
+    "channels_last": (True, False),
+}
+"""Settings that may be "auto" → the values of which the fastest is taken then."""
 
 _FORBID = {"extra": "forbid"}
 
@@ -43,8 +50,8 @@ class TrainSettings:
         accumulate: micro-batches per step; more need less memory.
         optimizer: name (see `engine.optim.OPTIMIZERS`) and settings.
         schedule: name (see `engine.optim.SCHEDULES`) and settings.
-        precision: "bf16" runs under autocast; "fp32" does not.
-        channels_last: memory format of images and convolutions; faster on most devices.
+        precision: "bf16" runs under autocast; "fp32" does not. "auto": see `engine.choosing`.
+        channels_last: memory format of images and convolutions; faster on most devices, or "auto".
         compile: compile the step with torch.compile.
         fuse_teacher: a copy of the teacher answers in whose convolutions the batch norms are
             folded: the same but for rounding, and faster. What is measured is the teacher itself.
@@ -66,8 +73,8 @@ class TrainSettings:
     accumulate: int = 1
     optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd"})
     schedule: dict[str, Any] = field(default_factory=lambda: {"name": "one_cycle"})
-    precision: Literal["fp32", "bf16"] = "bf16"
-    channels_last: bool = True
+    precision: Literal["auto", "fp32", "bf16"] = "bf16"
+    channels_last: bool | Literal["auto"] = True
     compile: bool = False
     fuse_teacher: bool = True
     compile_teacher: bool = False
@@ -81,6 +88,17 @@ class TrainSettings:
     early_stopping: EarlyStopping | None = None
     max_minutes: float | None = None
     trackers: tuple[str, ...] = ()
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Those that are to be measured."""
+        return tuple(name for name in OPEN if getattr(self, name) == "auto")
+
+    @property
+    def channels_lie_last(self) -> bool:
+        """`channels_last`, once that is settled."""
+        assert self.channels_last != "auto", "see engine.choosing"
+        return self.channels_last
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "accumulate", "phases", "log_every"):

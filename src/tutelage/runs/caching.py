@@ -1,5 +1,6 @@
 """From a recipe to a store of its teacher's answers."""
 
+import json
 import math
 import shutil
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ import torch
 from tutelage.build import EVALUATION_BATCH, Built, build, live_teacher, teacher_file
 from tutelage.data import Views
 from tutelage.engine.asking import Asked, Question
+from tutelage.engine.settings import OPEN
 from tutelage.engine.storing import Filled, Verified, begin, fill, verify
 from tutelage.errors import SettingError, StoreError, TeacherError
 from tutelage.evaluation.accuracy import accuracy
@@ -111,6 +113,12 @@ def _ask(recipe: Recipe) -> tuple[Built, Question]:
             "{run: FOLDER}."
         )
     views, settings = Views(**recipe.data.views), recipe.train
+    if settings.open:
+        raise SettingError(
+            f"A store is made in one way, but train.{settings.open[0]} is auto. Say which: "
+            f"{' or '.join(map(json.dumps, OPEN[settings.open[0]]))}. A run that leaves its "
+            "precision open takes that of its store."
+        )
     built = build(recipe.model_copy(update={"teacher": entry}))
     assert isinstance(built.teacher, Network)
     if recipe.data.num_views is None:

@@ -13,6 +13,7 @@ from tutelage.evaluation.cost import macs, num_parameters
 from tutelage.models.network import Network
 from tutelage.recipes import Recipe
 from tutelage.runs.measuring import check_teacher, image_size
+from tutelage.runs.settling import settle
 from tutelage.runs.surroundings import surroundings
 from tutelage.teachers import StoredTeacher
 
@@ -30,13 +31,14 @@ def check(recipe: Recipe) -> dict[str, Any]:
 
 
 def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    built, settings = build(recipe), recipe.train
+    built, chosen = settle(build(recipe), device)
+    settings = built.recipe.train
     on_validation = check_teacher(built, device)
     distiller = built.distiller.to(device).train()
-    if settings.channels_last:
+    if settings.channels_lie_last:
         distiller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer, _ = make_optimizer(distiller.trainable_parameters(), settings)
-    batch = move(built.train.batch(0), device, channels_last=settings.channels_last)
+    batch = move(built.train.batch(0), device, channels_last=settings.channels_lie_last)
     began = time.perf_counter()
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
         out = distiller(
@@ -72,6 +74,7 @@ def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
             "validation": len(built.split.validation),
             "test": len(built.split.test),
         },
+        "chosen": None if chosen is None else chosen._asdict(),
         "loss": loss,
         "terms": {name: value.item() for name, value in out.terms.items()},
         "first_step_seconds": round(seconds, 3),

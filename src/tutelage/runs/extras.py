@@ -93,7 +93,7 @@ def add_extras(
     Raises:
         DataError: the file of soft labels does not fit.
     """
-    how = {"precision": settings.precision, "channels_last": settings.channels_last}
+    how = {"precision": settings.precision, "channels_last": settings.channels_lie_last}
     if extras.corruptions:
         number = min(extras.corruptions, len(test))
         found = robustness(networks, test, device=device, number=number, **how)

@@ -118,7 +118,7 @@ def map_codes(built: Built, kept: Kept) -> tuple[dict[str, MapCode], dict[str, R
         SettingError: less than all of a map would not do for the recipe's methods.
     """
     distiller, recipe = built.distiller, built.recipe
-    taps, last = distiller.teacher_taps, recipe.train.channels_last
+    taps, last = distiller.teacher_taps, recipe.train.channels_lie_last
     if not taps:
         return {}, {}
     (teacher,) = distiller.teachers

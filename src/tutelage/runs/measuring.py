@@ -66,7 +66,7 @@ def look(
         pictures,
         device=device,
         precision=settings.precision,
-        channels_last=settings.channels_last,
+        channels_last=settings.channels_lie_last,
     )
 
 
@@ -105,6 +105,7 @@ def results(
         "seconds": round(trained.seconds, 3),
         "steps": trained.steps,
         "ended": trained.ended,
+        "peak_memory": trained.peak_memory,
         "collapsed": near_chance(share, on_validation),
         "phases": list(trained.phases),
         "students": {"student": student | cost(built.student, device)},

@@ -12,6 +12,9 @@ from torch import nn
 from tutelage.build import Built, build
 from tutelage.data import Source
 from tutelage.engine import Trained, fit, require_one_process
+from tutelage.engine.choosing import Chosen
+from tutelage.engine.log import CONSOLE
+from tutelage.engine.profiling import Dear
 from tutelage.errors import Interrupted, NonFiniteError, RecipeError, RunError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.identity import identity_parts
@@ -31,6 +34,7 @@ from tutelage.recipes import (
 )
 from tutelage.records import RECORD_SCHEMA, RunFolder, remove, write_json
 from tutelage.runs.measuring import add_test, check_teacher, look, results
+from tutelage.runs.settling import settle, with_chosen
 from tutelage.runs.surroundings import CONTENT, require_same_content, surroundings
 from tutelage.teachers import StoredTeacher
 
@@ -43,10 +47,12 @@ class Run(NamedTuple):
     Attributes:
         folder: where it lies.
         record: what record.json says.
+        profile: the operations that took longest, if that was asked for.
     """
 
     folder: Path
     record: dict[str, Any]
+    profile: tuple[Dear, ...] = ()
 
     def student(self) -> Network:
         """The trained student, in eval mode; takes pixels in [0, 1]."""
@@ -65,6 +71,7 @@ def train(
     data: Source | None = None,
     with_test: bool = True,
     shown: bool = True,
+    profile: bool = False,
     command: str = "tutelage.train",
 ) -> Run:
     """Runs a recipe to its end.
@@ -81,6 +88,8 @@ def train(
         with_test: whether test may be read, once, after everything is chosen. A run that belongs
             to a choice must not.
         shown: whether to show progress.
+        profile: whether to watch about ten steps by torch's profiler, which slows them down, and to
+            leave a Chrome trace of them in the run folder.
         command: how the run was called, for the record.
 
     Raises:
@@ -96,17 +105,20 @@ def train(
     if begins:
         folder.require_free()
     else:
-        _require_unfinished(folder, resolved)
+        resolved = _require_unfinished(folder, resolved)
     with surroundings(resolved.train) as device:
         built = build(resolved, student=student, teacher=teacher, data=data, with_test=with_test)
-        origin = _new_origin(built) if begins else _resumed_origin(folder, built)
+        built, chosen = settle(built, device)
+        if chosen is not None and shown:
+            CONSOLE.print(f"{folder.path.name}: {chosen}", highlight=False, soft_wrap=True)
+        origin = _new_origin(built, chosen) if begins else _resumed_origin(folder, built)
         teacher_on_validation = check_teacher(built, device)
         # Taken before training: the code as it is run.
         record = {"schema": RECORD_SCHEMA, "name": folder.path.name, "command": command}
         record |= {"began": origin["began"], "commit": git_commit()}
-        trained = _fit(built, folder, origin, device, begins, shown)
+        trained = _fit(built, folder, origin, device, begins, shown, profile)
         save_network(folder.student, built.student, built.description)
-        record |= _origin(built, origin["codes"], device, trained)
+        record |= _origin(built, origin, device, trained)
         record |= results(built, device, trained, teacher_on_validation)
         if with_test:
             add_test(record, folder, built, device, command, "final measurement, after all choices")
@@ -117,13 +129,14 @@ def train(
             trained.signal,
             finished=True,
         )
-    return Run(folder.path, record)
+    return Run(folder.path, record, trained.profile)
 
 
-def _new_origin(built: Built) -> dict[str, Any]:
+def _new_origin(built: Built, chosen: Chosen | None) -> dict[str, Any]:
     """What a run is begun with; a resumed one must find the same content."""
     began = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"began": began, "content": built.content, "codes": [built.code]}
+    origin = {"began": began, "content": built.content, "codes": [built.code]}
+    return origin if chosen is None else origin | {"chosen": chosen._asdict()}
 
 
 def _resumed_origin(folder: RunFolder, built: Built) -> dict[str, Any]:
@@ -142,10 +155,10 @@ def _resumed_origin(folder: RunFolder, built: Built) -> dict[str, Any]:
 
 
 def _origin(
-    built: Built, codes: list[str], device: torch.device, trained: Trained
+    built: Built, origin: Mapping[str, Any], device: torch.device, trained: Trained
 ) -> dict[str, Any]:
     """What the numbers come from."""
-    code = "+".join(codes)
+    code = "+".join(origin["codes"])
     parts = identity_parts(
         built.recipe,
         built.content,
@@ -162,6 +175,7 @@ def _origin(
         "versions": versions(),
         "hardware": hardware() | machine | {"kept_memory": trained.kept_memory},
         "recipe": plain(built.recipe),
+        **{key: origin[key] for key in ("chosen",) if key in origin},
     }
 
 
@@ -172,6 +186,7 @@ def _fit(
     device: torch.device,
     begins: bool,
     shown: bool,
+    profile: bool,
 ) -> Trained:
     """Trains; of a run that could not even begin, no folder is left."""
     if begins:
@@ -187,6 +202,7 @@ def _fit(
             seed=built.recipe.seed,
             title=folder.path.name,
             shown=shown,
+            profile=profile,
         )
     except (Interrupted, NonFiniteError):
         raise
@@ -219,10 +235,13 @@ def _resolve(
     return resolved, f"run-{digest(plain(resolved))[:8]}"
 
 
-def _require_unfinished(folder: RunFolder, recipe: Recipe) -> None:
-    """Checks that a run can go on by this recipe."""
+def _require_unfinished(folder: RunFolder, recipe: Recipe) -> Recipe:
+    """Checks that a run can go on by this recipe, in which what was open is as it was begun."""
     folder.require()
-    key = _first_difference(plain(read_recipe(folder.recipe)), plain(recipe))
+    begun = read_recipe(folder.recipe)
+    values = {key: getattr(begun.train, key) for key in recipe.train.open}
+    recipe = with_chosen(recipe, Chosen(values))
+    key = _first_difference(plain(begun), plain(recipe))
     if key is not None:
         raise RunError(
             f"The run in {folder.path} was begun with another recipe: {key} differs. Resume it "
@@ -230,6 +249,7 @@ def _require_unfinished(folder: RunFolder, recipe: Recipe) -> None:
         )
     if folder.finished:
         raise RunError(f"The run in {folder.path} has finished; there is nothing to resume.")
+    return recipe
 
 
 def _first_difference(one: Any, other: Any) -> str | None:

@@ -105,6 +105,10 @@ class LiveTeacher:
         with torch.no_grad():
             return self._answer(batch.images, taps)
 
+    def stay_eager(self) -> None:
+        """Is not compiled, whatever was said."""
+        self._compiles, self._answer = False, self.network.observe
+
     def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Moves or casts the network."""
         self.network._apply(fn)
