@@ -12,6 +12,7 @@ import torch
 
 from contestants import OTHERS, take_turns
 from tutelage.engine.host import keep_freed_memory, undisturbed
+from tutelage.engine.memory import PeakMemory
 from workloads import WORKLOADS, Setup
 
 __all__ = ["Apart"]
@@ -59,11 +60,12 @@ class Apart:
         return self._ask("turn")
 
     def peak_memory(self) -> int | None:
-        """Bytes that the process, or the device for it, has held at the worst moment.
+        """Bytes at the worst moment: of tensors on CUDA, else resident ones of the process.
 
-        None where the system does not tell.
+        None where nobody counts.
         """
-        return self._ask("peak memory")
+        found = self._ask("peak memory")
+        return found["resident_bytes"] if found["device_bytes"] is None else found["device_bytes"]
 
     def close(self) -> None:
         """Ends it."""
@@ -100,22 +102,14 @@ def _serve() -> None:
     )
     if asked["name"] not in OTHERS:  # as our engine does, whose parts the others are
         keep_freed_memory()
+    peak = PeakMemory(setup.device)
     with undisturbed(setup.device):
         turn = take_turns(setup, asked["name"])
         print("true", file=answers, flush=True)
         for question in sys.stdin:
-            answer = turn() if question.strip() == "turn" else _peak_memory(setup.device)
+            answer = turn() if question.strip() == "turn" else peak.read()
             print(json.dumps(answer), file=answers, flush=True)
     setup.close()
-
-
-def _peak_memory(device: torch.device) -> int | None:
-    if device.type != "cpu":
-        return torch.accelerator.max_memory_allocated(device)
-    # Not `ru_maxrss`, which on Linux begins with what the parent process held.
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)
 
 
 if __name__ == "__main__":

@@ -175,7 +175,7 @@ class Ours:
         batch = self._resident
         if batch is None:
             drawn = self._loader.batch(session.step)
-            batch = move(drawn, self._setup.device, channels_last=settings.channels_last)
+            batch = move(drawn, self._setup.device, channels_last=settings.channels_lie_last)
         session.train_step(batch)
         if session.due(settings.log_every):
             session.write_log()

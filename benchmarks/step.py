@@ -18,13 +18,14 @@ import torch
 import typer
 
 from apart import Apart
-from contestants import make_store, take_turns
+from contestants import CONTESTANTS, make_store, take_turns
 from timing import ENOUGH, Spread, alternate, circumstances, ratio, record, spread
 from tutelage.engine import resolve_device
 from tutelage.engine.host import keep_freed_memory, undisturbed
+from tutelage.engine.profiling import Profile
 from workloads import WORKLOADS, Setup
 
-__all__ = ["lines", "measure", "peaks"]
+__all__ = ["lines", "measure", "peaks", "profile_lines"]
 
 FLOOR = ("teacher", "student", "optimizer")
 STEPS = ("live_loaded", "stored_loaded", "label_only_loaded")
@@ -92,15 +93,18 @@ def peaks(workload: str, setup: Setup, options: Mapping[str, Any]) -> dict[str, 
     return found
 
 
-def _profile(setup: Setup) -> str:
-    """Where a live step spends its time, by operator."""
+def profile_lines(setup: Setup) -> Iterable[str]:
+    """Where a live step spends its time: operations, dearest first, with their share of it."""
+    watch, steps = Profile(setup.new_folder() / "trace.json", setup.device), 20
     with undisturbed(setup.device):
-        turn = take_turns(setup, "live_loaded")
-        turn()
-        with torch.profiler.profile() as profile:
-            turn()
-    by = "self_cpu_time_total" if setup.device.type == "cpu" else "self_device_time_total"
-    return profile.key_averages().table(sort_by=by, row_limit=20, max_name_column_width=48)
+        step = CONTESTANTS["live_loaded"](setup)
+        watch.begin(steps)
+        for _ in range(steps):
+            step()
+            watch.step()
+        watch.end()
+    for name, calls, milliseconds, share in watch.dearest:
+        yield f"  {name:44} {calls:7.0f} calls {milliseconds:8.2f} ms {100 * share:5.1f} %"
 
 
 def lines(result: Mapping[str, Any]) -> Iterable[str]:
@@ -140,7 +144,7 @@ def main(
     setup = Setup(WORKLOADS[workload], resolve_device(device), options=options)
     try:
         if profile:
-            print(_profile(setup), file=sys.stderr)
+            print(*profile_lines(setup), sep="\n", file=sys.stderr)
         held = peaks(workload, setup, options)
         kept = keep_freed_memory()
         result = measure(setup, rounds=rounds)

@@ -207,6 +207,12 @@ def test_step_gives_the_keys_that_it_promises(world: Setup):
     assert any("overhead" in line for line in step.lines(result | {"peak_memory_bytes": {}}))
 
 
+def test_the_profile_names_what_a_step_spends_its_time_on(world: Setup):
+    lines = list(step.profile_lines(world))
+    assert any("convolution" in line for line in lines)
+    assert all(line.endswith(" %") for line in lines)
+
+
 def test_overhead_is_what_the_step_takes_beyond_its_parts(
     world: Setup, monkeypatch: pytest.MonkeyPatch
 ):
