@@ -62,10 +62,10 @@ def test_a_plan_writes_nothing(recipe: Path, tmp_path: Path, call: Any):
     said = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert said["pictures"] == "200 to train on × 2 views, 100 for validation, 500 for test"
     assert said["kept"] == "logits (fp16)"
-    # 200 · 2 · 10 · 2 bytes, 600 · 10 · 4, and an index of 800 · 8
-    assert said["bytes"] == "38,400 (20 per view of a training picture)"
+    # 200 · 2 · 10 · 2 bytes, 600 · 10 · 4, 100 · 10 · 4 again as measured, an index of 800 · 8
+    assert said["bytes"] == "42,400 (20 per view of a training picture)"
     assert said["files"] == "4, of which 0 are there"
-    assert said["teacher"] == "1,000 passes; without a store 200 an epoch"
+    assert said["teacher"] == "1,100 passes; without a store 200 an epoch"
     # a run without a store asks about validation and test as well
     assert said["pays"] == "after epoch 2 of a run"
 
@@ -74,7 +74,7 @@ def test_a_plan_is_json_on_request(recipe: Path, tmp_path: Path, call: Any):
     code, out, _ = call("cache", recipe, "--out", tmp_path / "store", "--plan", "--json")
     assert code == 0
     found = json.loads(out)
-    assert (found["bytes"], found["teacher_passes"], found["break_even_epoch"]) == (38_400, 1000, 2)
+    assert (found["bytes"], found["teacher_passes"], found["break_even_epoch"]) == (42_400, 1100, 2)
     shorter = plan_text(found | {"epochs": 0.8})
     assert "pays      with run number 3 by this recipe, of 0.8 epochs" in shorter
 

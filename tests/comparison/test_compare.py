@@ -29,7 +29,7 @@ from tutelage.engine.choosing import Chosen
 from tutelage.errors import DataError, NetworkError, RecipeError, RunError, SettingError
 from tutelage.evaluation.robustness import robustness
 from tutelage.identity import weights_of
-from tutelage.provenance import versions
+from tutelage.provenance import digest, versions
 from tutelage.records import RunFolder, alone_in
 from tutelage.runs import extras as extras_module
 from tutelage.runs import run as run_module

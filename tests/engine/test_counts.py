@@ -91,7 +91,10 @@ def data() -> TrainLoader:
 
 @contextmanager
 def third_step(distiller: Distiller, folder: Path) -> Iterator[Callable[[], None]]:
-    """A step like all that follow: the first looks at the images, and makes the momentum."""
+    """A step like all that follow.
+
+    The first looks at the images, and makes the momentum; each file of a store is opened once.
+    """
     folder.mkdir()
     loader = data()
     with undisturbed(CPU):
@@ -100,6 +103,9 @@ def third_step(distiller: Distiller, folder: Path) -> Iterator[Callable[[], None
         for step in (0, 1):
             session.train_step(loader.batch(step))
         batch = loader.batch(2)
+        for teacher in distiller.teachers:
+            if isinstance(teacher, StoredTeacher):
+                teacher.observe(batch)
         yield lambda: session.train_step(batch)
         session.write_log()
         session.close()

@@ -101,7 +101,7 @@ def test_stopping_says_how_far_it_came_and_loses_no_file(
     whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder, written = tmp_path / "store", []
-    write = storing.write_shard
+    write = write_shard
 
     def write_and_stop(*arguments: Any) -> Path:
         written.append(arguments[1])
@@ -284,7 +284,7 @@ def test_progress_goes_to_stderr_with_speed_and_time_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     clock = iter(range(0, 10_000, 4))
-    monkeypatch.setattr(storing.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     what, asked = manifest(), question()
     folder = tmp_path / "store"
     fill(folder, begin(folder, what, asked), asked, shown=True)

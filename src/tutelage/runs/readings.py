@@ -28,6 +28,7 @@ from tutelage.runs.extras import NOTHING, Extras, add_extras
 from tutelage.runs.measuring import (
     COSTS,
     add_test,
+    cost,
     enter_measured,
     enter_reading,
     look,
