@@ -219,8 +219,8 @@ def _teacher(
         return given if done else Network(given, _spec(source))
     if entry is None:
         return None
-    if "cache" in entry:
-        return StoredTeacher(entry["cache"])
+    if recipe.store is not None:
+        return StoredTeacher(recipe.store)
     if "run" in entry:
         return read_network(Path(entry["run"]))[0]
     if "checkpoint" not in entry:

@@ -54,6 +54,18 @@ def test_a_teacher_is_asked_once_and_a_run_needs_it_no_more(
     assert f"stored answers in {store}" in out
 
 
+def test_each_seed_has_a_store_of_its_own(recipe: Path, tmp_path: Path, call: Any):
+    where = f"teacher.cache={tmp_path}/store-{{seed}}"
+    for seed in (3, 4):
+        assert call("cache", recipe, where, f"seed={seed}")[0] == 0
+        assert Manifest.read(tmp_path / f"store-{seed}").fingerprint["seed"] == seed
+    code, _, _ = call("train", recipe, where, "seed=4", "--runs", tmp_path / "runs")
+    assert code == 0
+    code, _, err = call("train", recipe, where, "seed=5", "--runs", tmp_path / "runs")
+    assert code == 2
+    assert "store-5" in err
+
+
 def test_a_plan_writes_nothing(recipe: Path, tmp_path: Path, call: Any):
     store = tmp_path / "store"
     code, out, _ = call("cache", recipe, "--out", store, "--plan")

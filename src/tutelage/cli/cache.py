@@ -111,12 +111,10 @@ def cache(
 
 
 def _folder(recipe: Recipe, out: Path | None) -> Path:
-    named = (recipe.teacher or {}).get("cache")
-    if out is not None:
-        return out
-    if named is None:
+    folder = out or recipe.store
+    if folder is None:
         raise SettingError("Where the store is to lie is not said. Give --out FOLDER.")
-    return Path(named)
+    return folder
 
 
 def _parse_part(text: str | None) -> tuple[int, int]:

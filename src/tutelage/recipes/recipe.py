@@ -72,7 +72,7 @@ class Recipe(BaseModel):
         data: see `DataRecipe`.
         student, teacher: a network's name and settings; `FILE:NAME`; or `{run: FOLDER}`. A student,
             like a data source, is null where an object is handed over in Python. A teacher with
-            `cache: FOLDER` answers from a store.
+            `cache: FOLDER` answers from a store; `{seed}` in the folder's name is the run's seed.
         methods: name → settings and weight.
         taps: "auto", or pairs of sub-module names, student first.
         task: settings of the task.
@@ -99,6 +99,12 @@ class Recipe(BaseModel):
         Any, BeforeValidator(lambda value: strength_entry(value, "the task"))
     ] = 1.0
     train: TrainSettings
+
+    @property
+    def store(self) -> Path | None:
+        """The folder of the store that answers for the teacher, if one does."""
+        named = (self.teacher or {}).get("cache")
+        return None if named is None else Path(named.replace("{seed}", str(self.seed)))
 
 
 def source_entry(value: Any) -> dict[str, Any]:
