@@ -1,43 +1,58 @@
 """Writes the measured tables of Markdown files anew, from the records alone: `make tables`.
 
-A table stands between `<!-- table of FILE -->` and `<!-- end of table -->`, FILE being the
-JSON-lines file of a comparison, relative to the root of the repository. With
-`<!-- table of FILE: COLUMN | COLUMN … -->` only those columns are shown, and what must be read with
-them has to be linked to.
+A table stands between `<!-- KIND of FILE … -->` and `<!-- end of table -->`, each FILE being one of
+JSON lines, relative to the root of the repository:
+
+    table of COMPARISON             the rows of a comparison, with what must be read with them
+    table of COMPARISON: A | B …    only those columns; link to what must be read with them
+    stores of COMPARISON and STORES what rows from stores cost and lose; see stored.py
+    steps of STEPS                  the newest line of each workload; see step.py
+    peers of PEERS                  the same for each way of measuring; see peers.py
 """
 
 import re
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
+from typing import Any
 
-from tutelage.records import write_atomic
+from peers import RATIOS
+from tutelage.records import read_lines, write_atomic
 from tutelage.report.comparisons import make_tables
 from tutelage.report.formats import Format, markdown, written
-from tutelage.report.sources import Runs, read_source
+from tutelage.report.sources import Comparison, Runs, read_source
+from tutelage.stats import mean_and_spread, paired_interval
+from workloads import WORKLOADS
 
 __all__ = ["FILES", "renewed"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
 _TABLE = re.compile(
-    r"(?P<head><!-- table of (?P<file>[^\s:]+)(: (?P<columns>.+?))? -->\n)"
+    r"(?P<head><!-- (?P<kind>\w+) of (?P<files>[^\s:]+( and [^\s:]+)*)(: (?P<columns>.+?))? -->\n)"
     r".*?(?P<end><!-- end of table -->)",
     re.DOTALL,
 )
+Line = Mapping[str, Any]
 
 
 def renewed(text: str) -> str:
     """The text with its tables as the records say."""
-    return _TABLE.sub(
-        lambda found: (
-            f"{found['head']}\n{_table(found['file'], found['columns'])}\n\n{found['end']}"
-        ),
-        text,
-    )
+
+    def table(found: re.Match[str]) -> str:
+        files = [ROOT / file for file in found["files"].split(" and ")]
+        if found["kind"] == "table":
+            made = _comparison(files[0], found["columns"])
+        else:
+            made = _KINDS[found["kind"]](*files)
+        return f"{found['head']}\n{made}\n\n{found['end']}"
+
+    return _TABLE.sub(table, text)
 
 
-def _table(file: str, columns: str | None) -> str:
-    source = read_source([ROOT / file])
+def _comparison(file: Path, columns: str | None) -> str:
+    source = read_source([file])
     if columns is None:
         return written(source, Format.MD)[0]
     assert not isinstance(source, Runs)
@@ -45,6 +60,111 @@ def _table(file: str, columns: str | None) -> str:
     cells = table.cells()
     places = [cells[0].index(name) for name in columns.split(" | ")]
     return markdown([[row[place] for place in places] for row in cells], [])
+
+
+def _stores(comparison: Path, made: Path) -> str:
+    """Rows from stores: what they lose against the live teacher, and their whole wall time."""
+    source = read_source([comparison])
+    assert isinstance(source, Comparison)
+    head = ["row", "seeds", "test accuracy %", "− live (95 % interval)"]
+    cells = [[*head, "store MB", "store s", "training s", "both s"]]
+    others = read_lines(made)
+    trials = {
+        row: sorted(
+            (line for line in source.lines if line["row"] == row and line["kind"] == "trial"),
+            key=lambda line: line["seed"],
+        )
+        for row in source.spec["rows"]
+    }
+    live = _accuracies(trials["live"])
+    for row, lines in trials.items():
+        stores = [one["result"] for one in others if one["result"].get("row") == row]
+        apart = paired_interval(_accuracies(lines), live) if stores else None
+        cells.append(
+            [
+                row,
+                str(len(lines)),
+                _mean(_accuracies(lines)),
+                f"{apart.mean:+.1f} ({apart.low:+.1f} … {apart.high:+.1f})" if apart else "",
+                *_times([line["record"]["seconds"] for line in lines], stores),
+            ]
+        )
+    loops = [one["result"] for one in others if one["result"]["kind"] == "plain"]
+    if loops:
+        shares = [100 * loop["test_accuracy"] for loop in loops]
+        times = _times([loop["seconds"] for loop in loops], [])
+        cells.append(["plain loop, float32", str(len(loops)), _mean(shares), "", *times])
+    return markdown(cells, [])
+
+
+def _accuracies(lines: Iterable[Line]) -> list[float]:
+    return [100 * line["record"]["students"]["student"]["test_accuracy"] for line in lines]
+
+
+def _mean(values: Sequence[float]) -> str:
+    mean, spread = mean_and_spread(values)
+    return f"{mean:.1f}" if spread is None else f"{mean:.1f} ± {spread:.1f}"
+
+
+def _times(training: Sequence[float], stores: Sequence[Line]) -> list[str]:
+    """Bytes and seconds of the store, seconds of training, and both; means over seeds."""
+    own = fmean(training)
+    if not stores:
+        return ["", "", f"{own:.0f}", f"{own:.0f}"]
+    size, store = (fmean(values) for values in zip(*map(_cost, stores), strict=True))
+    return [f"{size:.2f}", f"{store:.0f}", f"{own:.0f}", f"{own + store:.0f}"]
+
+
+def _cost(store: Line) -> tuple[float, float]:
+    return store["plan"]["bytes"] / 1e6, store["seconds"]
+
+
+def _steps(file: Path) -> str:
+    newest = {line["result"]["workload"]: line["result"] for line in read_lines(file)}
+    keys = [key for key in next(iter(newest.values())) if key.endswith(("_ms", "_percent"))]
+    ratios = ["plain_fp32_over_ours", "live_over_cached", "cached_over_label_only"]
+    cells = [["", *newest]]
+    for key in (*ratios, *keys):
+        cells.append([key, *(_spread(one[key]) for one in newest.values())])
+    for name in next(iter(newest.values()))["peak_memory_bytes"]:
+        values = [one["peak_memory_bytes"][name] for one in newest.values()]
+        cells.append([f"peak memory, {name}, MB", *(f"{value / 1e6:.0f}" for value in values)])
+    return markdown(cells, [])
+
+
+def _peers(file: Path) -> str:
+    newest: dict[tuple[str, bool], Line] = {}
+    for line in read_lines(file):
+        result = line["result"]
+        for workload in result["ms"]:
+            newest[workload, result["apart"]] = result
+    order = sorted(newest, key=lambda key: (list(WORKLOADS).index(key[0]), key[1]))
+    names = [f"{workload}, {'apart' if apart else 'one process'}" for workload, apart in order]
+    cells = [["", *names]]
+    for key, ratio in sorted(RATIOS.items(), key=lambda item: "bf16" not in item[0]):
+        row = [key]
+        for workload, apart in order:
+            found = newest[workload, apart][key][workload]
+            met = found and ratio.met(workload, found)
+            said = {None: "", True: " ✓", False: " ✗"}[met]
+            bar = ratio.bars.get(workload)
+            side = "≤" if ratio.at_most else "≥"
+            row.append(
+                (_spread(found) if found else "–") + (f", {side} {bar:g}{said}" if bar else "")
+            )
+        cells.append(row)
+    for name in ("floor_ms", "ms"):
+        for one in next(iter(newest.values()))[name][order[0][0]]:
+            values = [newest[key][name][key[0]].get(one) for key in order]
+            cells.append([f"{one} ms", *(_spread(value) if value else "–" for value in values)])
+    return markdown(cells, [])
+
+
+def _spread(value: Mapping[str, float]) -> str:
+    return f"{value['median']:.4g} ({value['low']:.4g} … {value['high']:.4g})"
+
+
+_KINDS: Mapping[str, Callable[..., str]] = {"stores": _stores, "steps": _steps, "peers": _peers}
 
 
 def main() -> None:
