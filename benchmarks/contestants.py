@@ -144,7 +144,7 @@ def _to_channels_last(*networks: nn.Module) -> None:
 
 @final
 class Ours:
-    """The engine's own step, everything that `fit` does for one.
+    """The engine's own step, and what `fit` does for each: all but its display.
 
     Args:
         teacher: None for labels alone.
@@ -177,6 +177,7 @@ class Ours:
             drawn = self._loader.batch(session.step)
             batch = move(drawn, self._setup.device, channels_last=settings.channels_lie_last)
         session.train_step(batch)
+        session.decide_end()
         if session.due(settings.log_every):
             session.write_log()
 
@@ -249,13 +250,20 @@ def student_alone(setup: Setup) -> Step:
     return step
 
 
-def optimizer_alone(setup: Setup) -> Step:
-    """Our optimizer's step on gradients that are there."""
+def optimizer_alone(setup: Setup, way: Literal["fused", "loop"] | None = None) -> Step:
+    """Our optimizer's step on gradients that are there.
+
+    Args:
+        way: another implementation of torch than ours, which is `foreach`.
+    """
     student = setup.make("student")
     _to_channels_last(student)
     for parameter in student.parameters():
         parameter.grad = torch.full_like(parameter, 1e-6)
     optimizer, _ = make_optimizer(student.parameters(), setup.settings)
+    if way is not None:
+        other = {"fused": way == "fused", "foreach": False}
+        optimizer = torch.optim.SGD(student.parameters(), **SGD, **other)
 
     def step() -> None:
         optimizer.step()  # the method alone would not keep its optimizer alive
@@ -356,6 +364,8 @@ CONTESTANTS: dict[str, Callable[[Setup], Step]] = {
     "teacher": teacher_alone,
     "student": student_alone,
     "optimizer": optimizer_alone,
+    "optimizer_fused": partial(optimizer_alone, way="fused"),
+    "optimizer_loop": partial(optimizer_alone, way="loop"),
     "copy": copying,
     "loader": loading,
     "nothing": nothing,

@@ -33,7 +33,7 @@ class Ratio(NamedTuple):
 
     Attributes:
         above, below: contestants, whose times are divided.
-        bars: workload → what the ratio should be.
+        bars: workload → what the ratio should be; 1: ours is to be faster.
         at_most: whether it should be at most that, rather than at least.
     """
 
@@ -43,10 +43,15 @@ class Ratio(NamedTuple):
     at_most: bool = False
 
     def met(self, workload: str, found: Mapping[str, float]) -> bool | None:
-        """Whether the whole interval is within 3 % of the bar, or better; None without a bar."""
+        """Whether the whole interval is within 3 % of the bar, or better; None without a bar.
+
+        Who is to be faster, must be so in the whole interval.
+        """
         bar = self.bars.get(workload)
         if bar is None:
             return None
+        if bar == 1:
+            return found["low"] > 1
         return found["high"] < bar / 0.97 if self.at_most else found["low"] > 0.97 * bar
 
 

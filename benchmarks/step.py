@@ -29,7 +29,7 @@ __all__ = ["lines", "measure", "peaks", "profile_lines"]
 
 FLOOR = ("teacher", "student", "optimizer")
 STEPS = ("live_loaded", "stored_loaded", "label_only_loaded")
-BESIDE = ("plain", "copy", "loader")
+BESIDE = ("plain", "copy", "loader", "optimizer_fused", "optimizer_loop")
 
 
 def measure(setup: Setup, *, rounds: int, warmup: int = 2) -> dict[str, Any]:
@@ -42,6 +42,8 @@ def measure(setup: Setup, *, rounds: int, warmup: int = 2) -> dict[str, Any]:
         turns = {name: take_turns(setup, name) for name in (*STEPS, *FLOOR, *BESIDE)}
         times = alternate(turns, rounds=rounds, warmup=warmup)
     floor = [sum(parts) for parts in zip(*(times[name] for name in FLOOR), strict=True)]
+    batch = setup.workload.batch_size
+    drawn = [100 * one / step for one, step in zip(times["loader"], times[STEPS[0]], strict=True)]
     over = [100 * (step / least - 1) for step, least in zip(times[STEPS[0]], floor, strict=True)]
     result: dict[str, Spread] = {
         "plain_fp32_over_ours": ratio(times, "plain", "live_loaded"),
@@ -52,8 +54,12 @@ def measure(setup: Setup, *, rounds: int, warmup: int = 2) -> dict[str, Any]:
     }
     beside: dict[str, Spread] = {
         "optimizer_ms": _milliseconds(times["optimizer"]),
+        "optimizer_fused_ms": _milliseconds(times["optimizer_fused"]),
+        "optimizer_loop_ms": _milliseconds(times["optimizer_loop"]),
         "copy_ms": _milliseconds(times["copy"]),
         "loader_ms": _milliseconds(times["loader"]),
+        "loader_percent": spread(drawn),
+        "loader_images_per_second": spread([batch / one for one in times["loader"]]),
         "plain_fp32_ms": _milliseconds(times["plain"]),
         "stored_step_ms": _milliseconds(times["stored_loaded"]),
         "label_only_step_ms": _milliseconds(times["label_only_loaded"]),

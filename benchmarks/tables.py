@@ -78,7 +78,7 @@ def _stores(comparison: Path, made: Path) -> str:
     }
     live = _accuracies(trials["live"])
     for row, lines in trials.items():
-        stores = [one["result"] for one in others if one["result"].get("row") == row]
+        stores = list(_newest(others, "store", row=row))
         apart = paired_interval(_accuracies(lines), live) if stores else None
         cells.append(
             [
@@ -89,12 +89,23 @@ def _stores(comparison: Path, made: Path) -> str:
                 *_times([line["record"]["seconds"] for line in lines], stores),
             ]
         )
-    loops = [one["result"] for one in others if one["result"]["kind"] == "plain"]
+    loops = list(_newest(others, "plain"))
     if loops:
         shares = [100 * loop["test_accuracy"] for loop in loops]
         times = _times([loop["seconds"] for loop in loops], [])
         cells.append(["plain loop, float32", str(len(loops)), _mean(shares), "", *times])
     return markdown(cells, [])
+
+
+def _newest(lines: Iterable[Line], kind: str, **more: str) -> Iterable[Line]:
+    """Of these results the newest of each seed."""
+    wanted = {"kind": kind} | more
+    found = {
+        line["result"]["seed"]: line["result"]
+        for line in lines
+        if wanted.items() <= line["result"].items()
+    }
+    return found.values()
 
 
 def _accuracies(lines: Iterable[Line]) -> list[float]:
@@ -120,21 +131,45 @@ def _cost(store: Line) -> tuple[float, float]:
 
 
 def _steps(file: Path) -> str:
-    newest = {line["result"]["workload"]: line["result"] for line in read_lines(file)}
-    keys = [key for key in next(iter(newest.values())) if key.endswith(("_ms", "_percent"))]
+    newest = {line["result"]["workload"]: line["result"] for line in _on_a_cpu(file)}
+    keys = [
+        key for key in next(iter(newest.values())) if key.endswith(("_ms", "_percent", "_second"))
+    ]
     ratios = ["plain_fp32_over_ours", "live_over_cached", "cached_over_label_only"]
     cells = [["", *newest]]
     for key in (*ratios, *keys):
         cells.append([key, *(_spread(one[key]) for one in newest.values())])
     for name in next(iter(newest.values()))["peak_memory_bytes"]:
         values = [one["peak_memory_bytes"][name] for one in newest.values()]
-        cells.append([f"peak memory, {name}, MB", *(f"{value / 1e6:.0f}" for value in values)])
-    return markdown(cells, [])
+        sizes = [f"{value / 1e6:.0f}" if value else "–" for value in values]
+        cells.append([f"peak memory, {name}, MB", *sizes])
+    return markdown(cells, _circumstances(file))
+
+
+def _on_a_cpu(file: Path) -> list[Line]:
+    """Lines of the table: of the newest line's threads, and with nothing beyond the usual."""
+    lines = [line for line in read_lines(file) if line["result"]["device"] == "cpu"]
+    usual = [line for line in lines if not any(line["result"]["options"].values())]
+    threads = usual[-1]["result"]["threads"]
+    return [line for line in usual if line["result"]["threads"] == threads]
+
+
+def _circumstances(file: Path) -> list[str]:
+    """On what, with what and under which load."""
+    said = {}
+    for line in _on_a_cpu(file):
+        result, versions = line["result"], {"torchdistill": "absent"} | line["versions"]
+        named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "timm", "torchdistill"))
+        said[
+            f"{line['commit']}; {line['hardware']['processor']}, {result['threads']} threads; "
+            f"{named}; {result['rounds']} rounds, medians with 95 % intervals."
+        ] = None
+    return list(said)
 
 
 def _peers(file: Path) -> str:
     newest: dict[tuple[str, bool], Line] = {}
-    for line in read_lines(file):
+    for line in _on_a_cpu(file):
         result = line["result"]
         for workload in result["ms"]:
             newest[workload, result["apart"]] = result
@@ -154,10 +189,10 @@ def _peers(file: Path) -> str:
             )
         cells.append(row)
     for name in ("floor_ms", "ms"):
-        for one in next(iter(newest.values()))[name][order[0][0]]:
+        for one in newest[order[0]][name][order[0][0]]:
             values = [newest[key][name][key[0]].get(one) for key in order]
             cells.append([f"{one} ms", *(_spread(value) if value else "–" for value in values)])
-    return markdown(cells, [])
+    return markdown(cells, _circumstances(file))
 
 
 def _spread(value: Mapping[str, float]) -> str:

@@ -23,7 +23,7 @@ NUM_VIEWS = 3
 BATCH = 12
 COUNTS = {"train": 31, "validation": 25, "test": 20}  # 31 = 2 · 12 + 7: the last batch is short
 EXACT = LogitsCode("fp32", NUM_CLASSES)
-MAPS = {"layer1": MapCode((4, 4, 4), channels_last=True)}
+MAPS = {"layer1": MapCode((4, 4, 4), channels_last=True, dtype="float32")}
 FIRST = {"train": 0, "validation": 1000, "test": 2000}
 
 

@@ -111,6 +111,13 @@ def test_a_bar_is_met_if_the_whole_interval_is_within_three_percent(
     assert peers.Ratio("a", "b").met("w", found) is None
 
 
+def test_who_is_to_be_faster_must_be_so_in_the_whole_interval():
+    faster = peers.Ratio("a", "b", {"w": 1.0})
+    assert faster.met("w", {"median": 1.02, "low": 1.001, "high": 1.1})
+    assert not faster.met("w", {"median": 0.99, "low": 0.98, "high": 0.995})
+    assert not faster.met("w", {"median": 1.02, "low": 0.999, "high": 1.1})
+
+
 # Equal work
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tutelage import records
 from tutelage.errors import RunError
 from tutelage.records import (
     RECORD_SCHEMA,
@@ -182,6 +183,41 @@ def test_what_is_removed_goes_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
     run.sweep()
     assert not hidden(tmp_path)
     remove(run.checkpoint(1))  # is gone already
+
+
+# Machines that write the same file
+
+
+def test_processes_with_one_number_on_several_machines_do_not_share_a_half_written_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """While one writes, another with the same process number writes all of it, and is done."""
+    path, write, others = tmp_path / "manifest.json", records._write_synced, [b"theirs"]
+
+    def write_between(partial: Path, content: bytes) -> None:
+        write(partial, content)
+        if others:
+            write_atomic(path, others.pop())
+            assert path.read_bytes() == b"theirs"
+
+    monkeypatch.setattr(records, "_write_synced", write_between)
+    write_atomic(path, b"mine")
+    assert path.read_bytes() == b"mine"
+    assert not hidden(tmp_path)
+
+
+def test_a_folder_that_is_cleared_meanwhile_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write = records._write_synced
+
+    def write_and_lose(partial: Path, content: bytes) -> None:
+        write(partial, content)
+        partial.unlink()
+
+    monkeypatch.setattr(records, "_write_synced", write_and_lose)
+    with pytest.raises(RunError, match="was removed while it was written; another process clears"):
+        write_atomic(tmp_path / "a", b"")
 
 
 # A run's folder

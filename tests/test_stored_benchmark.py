@@ -37,7 +37,7 @@ def test_the_plain_loop_takes_the_steps_of_our_engine_without_what_makes_them_fa
 def test_each_row_has_a_store_of_its_own_for_each_seed_with_as_many_views_as_it_says():
     spec = read_spec(stored.SPEC)
     rows = list(stored.stored_rows(spec))
-    assert len({recipe.store for _, recipe in rows}) == len(rows) == 6 * len(spec.seeds)
+    assert len({recipe.store for _, recipe in rows}) == len(rows) == 7 * len(spec.seeds)
     for row, recipe in rows:
         assert row.startswith(f"views-{recipe.data.num_views}")
         assert recipe.methods == spec.recipe(spec.settings("live", {}), 0).methods

@@ -33,7 +33,7 @@ from tutelage.teachers import LiveTeacher, StoredTeacher
 from tutelage.teachers.manifest import require_same
 from tutelage.types import InputSpec
 
-__all__ = ["EVALUATION_BATCH", "Built", "build", "live_teacher", "teacher_file"]
+__all__ = ["EVALUATION_BATCH", "Built", "build", "live_teacher", "softest", "teacher_file"]
 
 EVALUATION_BATCH = 500
 """Pictures that are measured at a time."""
@@ -269,6 +269,19 @@ def _check_store(
                 "data.unlabelled and data.split_seed back, or make another store."
             )
     _check_encoded(teacher, recipe)
+    code = store.manifest.logits
+    if code.kind == "top" and recipe.methods and code.temperature != softest(recipe):
+        raise StoreError(
+            f"The store in {store.folder} keeps the {code.top} largest logits and their rest at "
+            f"temperature {code.temperature:g}, but this run's methods soften answers at "
+            f"{softest(recipe):g}. Set the temperature back, or make a store with --logits fp16."
+        )
+
+
+def softest(recipe: Recipe) -> float:
+    """The highest temperature at which a recipe's methods soften answers; 1 if none does."""
+    known = [settings.get("temperature") for settings in recipe.methods.values()]
+    return max((float(value) for value in known if value is not None), default=1.0)
 
 
 def _check_sizes(teacher: StoredTeacher, student: Network, distiller: Distiller) -> None:
@@ -290,7 +303,13 @@ def _check_sizes(teacher: StoredTeacher, student: Network, distiller: Distiller)
 def _check_encoded(teacher: StoredTeacher, recipe: Recipe) -> None:
     """Maps that were reduced to what one method needs serve that method alone."""
     readers = {name for name in recipe.methods if METHODS[name].needs.taps != "none"}
+    whole = [name for name in recipe.methods if METHODS[name].needs.taps == "all"]
     for tap, code in teacher.store.manifest.maps.items():
+        if whole and code.kept != "whole":
+            raise StoreError(
+                f"The store in {teacher.store.folder} keeps the maps of {tap!r} {code.kept}, and "
+                f"{whole[0]} looks at all of every map. Make a store with --maps whole."
+            )
         if code.method is None:
             continue
         (name, settings), *_ = code.method.items()

@@ -19,6 +19,7 @@ from tutelage.models.network import Network
 from tutelage.provenance import PACKAGE, code_digest, digest
 from tutelage.recipes import Recipe, plain
 from tutelage.teachers import StoredTeacher
+from tutelage.teachers.live import ANSWERING
 
 __all__ = [
     "code_of",
@@ -74,7 +75,7 @@ def content_of(
     Returns:
         "train", "test": pictures; "source": classes, and mean and standard deviation of the pixels;
         "student", "teacher": weights, of those that do not begin at random; of a stored teacher the
-        store's fingerprint, and how its answers are coded.
+        store's fingerprint, how its answers are coded, and its files.
     """
     classes = {"classes": source.classes, "mean": source.mean, "std": source.std}
     content: dict[str, Any] = {
@@ -100,7 +101,11 @@ def _stored(teacher: StoredTeacher) -> dict[str, Any]:
     manifest = teacher.store.manifest
     coded = {"logits": asdict(manifest.logits)}
     coded |= {tap: asdict(code) for tap, code in manifest.maps.items()}
-    return {"fingerprint": dict(manifest.fingerprint), "coded": digest(coded)}
+    return {
+        "fingerprint": dict(manifest.fingerprint),
+        "coded": digest(coded),
+        "files": digest(manifest.checksums),
+    }
 
 
 def teacher_fingerprint(
@@ -155,6 +160,7 @@ def fingerprint_of(recipe: Recipe, content: Mapping[str, Any], split: Split) -> 
         "compile_teacher": settings.compile_teacher,
         "batch_size": settings.batch_size // settings.accumulate,
         "drawing": DRAWING,
+        "answering": ANSWERING,
         **{f"{name}_version": _version(name) for name in ("torch", "torchvision", "pillow")},
     }
 

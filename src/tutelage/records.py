@@ -15,6 +15,7 @@ import base64
 import errno
 import json
 import os
+import secrets
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -66,10 +67,15 @@ def _space(path: Path, go_on: str = _GO_ON) -> Iterator[None]:
 
 
 def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _partial(path: Path) -> Path:
+    """A name that no other process chooses, on no machine that sees the folder."""
+    return path.with_name(f".{path.name}.partial-{os.getpid()}-{secrets.token_hex(4)}")
 
 
 def _sync_folder(path: Path) -> None:
@@ -88,17 +94,28 @@ def write_atomic(path: Path, content: str | bytes, *, go_on: str = _GO_ON) -> No
         go_on: what to do once there is space again, for the error.
 
     Raises:
-        RunError: no space is left; the old file is untouched.
+        RunError: no space is left, or somebody cleared the folder meanwhile; the old file is
+            untouched.
     """
     data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = _partial(path)
     try:
         with _space(path, go_on):
             _write_synced(partial, data)
-            partial.replace(path)
+            _replace(partial, path, go_on)
             _sync_folder(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _replace(partial: Path, path: Path, go_on: str) -> None:
+    try:
+        partial.replace(path)
+    except FileNotFoundError:
+        raise RunError(
+            f"{path} was removed while it was written; another process clears {path.parent}. Stop "
+            f"it, and {go_on}."
+        ) from None
 
 
 def write_folder(path: Path, files: Mapping[str, bytes], *, replace: bool = True) -> None:
@@ -111,8 +128,7 @@ def write_folder(path: Path, files: Mapping[str, bytes], *, replace: bool = True
         RunError: no space is left; nothing remains of the attempt.
         OSError: something is there and may not be replaced.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial = _partial(path)
     try:
         with _space(path):
             partial.mkdir(parents=True)

@@ -62,8 +62,8 @@ class Batch:
         targets: a tensor, or a tree of tensors; only the task looks into it.
         has_label: False where the target is a placeholder.
         index: source number × 2^40 + position in the undivided source.
-        view: number of the sample's earlier visits, modulo the number of views. Both are None only
-            in somebody's own loop that does not know them.
+        view: number of the sample's earlier visits, modulo the number of views. Both stay on the
+            CPU, and are None only in somebody's own loop that does not know them.
     """
 
     images: Float[Tensor, "n c h w"]
@@ -121,7 +121,8 @@ class TransferBatch:
                 f"A method draws random numbers ({name!r}), which needs to know the samples; "
                 "call the distiller with index=... and view=... for each batch."
             )
-        return rng.uniforms(rng.keys(self.seed, name, self.index, self.view), shape)
+        drawn = rng.uniforms(rng.keys(self.seed, name, self.index, self.view), shape)
+        return drawn.to(self.has_label.device, non_blocking=True)
 
 
 for _kind in (Batch, TransferBatch):  # named tuples are pytrees already

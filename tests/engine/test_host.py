@@ -1,6 +1,7 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from tutelage.engine import TrainSettings
 from tutelage.engine.host import (
     keep_freed_memory,
     memory_in_words,
+    num_cores,
     require_one_process,
     stopping,
     undisturbed,
@@ -30,6 +32,23 @@ def test_keeping_memory_says_whether_it_did_and_harms_nothing():
 def test_without_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))
     assert keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(
+    ("quota", "cores"),
+    [("max 100000", 64), ("800000 100000", 8), ("250000 100000", 3), ("5000 100000", 1), ("?", 64)],
+)
+def test_a_container_takes_no_more_threads_than_its_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr("tutelage.engine.host._QUOTA", tmp_path / "cpu.max")
+    assert num_cores() == 64
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert num_cores() == cores
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {5}, raising=False)
+    assert num_cores() == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

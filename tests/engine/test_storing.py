@@ -15,6 +15,7 @@ import pytest
 import torch
 from answers import BATCH, COUNTS, MAPS, NUM_VIEWS, contents, make_store, manifest, question
 from safetensors.torch import load_file
+from small_run import NUM_CLASSES
 from torch import nn
 
 from tutelage.engine import storing
@@ -241,7 +242,35 @@ def test_asking_again_gives_the_same_bits(tmp_path: Path):
     folder = tmp_path / "store"
     make_store(folder, maps=MAPS)
     again = verify(folder, question(taps=("layer1",)), 50, seed=0)
-    assert again == (50, 50, 0.0)
+    assert again.entries == 50
+    assert again.difference < 1e-6
+    assert 10 < again.training == again.equal < 50
+
+
+@pytest.mark.parametrize("part", COUNTS)
+def test_all_parts_are_asked_again(tmp_path: Path, part: str):
+    folder = tmp_path / "store"
+    make_store(folder)
+    spoil(folder, f"{part}-0000-00000", "logits")
+    with pytest.raises(StoreError, match=rf"is wrong: for view 0 of {part} picture \d+ "):
+        verify(folder, question(), 2000, seed=0)
+
+
+def test_false_maps_with_right_logits_are_found(tmp_path: Path):
+    folder = tmp_path / "store"
+    make_store(folder, maps=MAPS)
+    spoil(folder, "train-0001-00000", "maps/layer1")
+    with pytest.raises(StoreError, match="gives maps of layer1 that differ by"):
+        verify(folder, question(taps=("layer1",)), 2000, seed=0)
+
+
+def test_a_store_of_the_largest_is_asked_again_too(tmp_path: Path):
+    folder = tmp_path / "store"
+    make_store(folder, logits=LogitsCode("top", NUM_CLASSES, top=2))
+    assert verify(folder, question(), 200, seed=0).difference < 1e-3  # rounded to float16
+    spoil(folder, "train-0001-00000", "top/rest")
+    with pytest.raises(StoreError, match="is wrong"):
+        verify(folder, question(), 2000, seed=0)
 
 
 def test_answers_of_another_teacher_are_found(tmp_path: Path):
@@ -251,21 +280,26 @@ def test_answers_of_another_teacher_are_found(tmp_path: Path):
     head = asked.teacher.network.module.get_submodule("head")
     assert isinstance(head, nn.Linear)
     head.weight.data.mul_(1.1)
-    with pytest.raises(StoreError, match=r"is wrong: for view \d of picture \d+ .* differ by"):
+    with pytest.raises(StoreError, match=r"is wrong: for view \d of \w+ picture \d+ .* differ by"):
         verify(folder, asked, 5, seed=0)
+
+
+def spoil(folder: Path, name: str, tensor: str) -> None:
+    """Makes the fourth entry of a file another one, with a right checksum."""
+    path = existing(folder)[name]
+    tensors = load_file(path)
+    tensors[tensor] = tensors[tensor].clone()
+    tensors[tensor][3] += 1
+    path.unlink()
+    write_shard(folder, name, tensors)
+    assert complete(folder, replace(Manifest.read(folder), checksums=None))
 
 
 def test_one_false_answer_with_a_right_checksum_is_found(tmp_path: Path):
     folder = tmp_path / "store"
     make_store(folder)
-    path = existing(folder)["train-0001-00000"]
-    tensors = load_file(path)
-    tensors["logits"] = tensors["logits"].clone()
-    tensors["logits"][3] += 1
-    path.unlink()
-    write_shard(folder, "train-0001-00000", tensors)
-    assert complete(folder, replace(Manifest.read(folder), checksums=None))
-    with pytest.raises(StoreError, match="is wrong: for view 1 of picture 3 "):
+    spoil(folder, "train-0001-00000", "logits")
+    with pytest.raises(StoreError, match="is wrong: for view 1 of train picture 3 "):
         verify(folder, question(), 2000, seed=0)
 
 

@@ -289,6 +289,42 @@ def test_a_copy_that_answers_otherwise_is_thrown_away():
         assert fuse(network).network is network
 
 
+class Asking(nn.BatchNorm2d):
+    """Wants to be told something."""
+
+    def forward(self, input: Tensor, twice: bool = True) -> Tensor:
+        return super().forward(input) * (2 if twice else 1)
+
+
+@pytest.mark.parametrize(
+    ("way", "norm", "reason"),
+    [
+        (
+            lambda net, maps: net.norm(net.conv(maps)) * net.norm.num_features,
+            nn.BatchNorm2d(4),
+            "does not run",
+        ),
+        (lambda net, maps: net.norm(net.conv(maps), False), Asking(4), "more than its name says"),
+    ],
+)
+def test_a_network_that_a_folded_norm_would_break_stays_as_it_is(
+    way: Callable[[Odd, Tensor], Tensor], norm: nn.Module, reason: str
+):
+    network = odd(way, norm=norm)
+    with pytest.warns(NoEffectWarning, match=reason):
+        fused = fuse(network)
+    assert fused.network is network
+    assert fused.folded == ()
+
+
+@pytest.mark.parametrize("parametrization", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_computed_weights_are_left(parametrization: str):
+    conv = getattr(nn.utils.parametrizations, parametrization)(nn.Conv2d(4, 4, 3))
+    network = Network(trained(nn.Sequential(conv, nn.BatchNorm2d(4))), SMALL)
+    with pytest.warns(NoEffectWarning, match="are computed from others"):
+        assert fuse(network).network is network
+
+
 def test_a_shared_convolution_is_left():
     shared = nn.Conv2d(4, 4, 3, padding=1)
     network = Network(

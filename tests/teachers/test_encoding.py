@@ -154,7 +154,41 @@ def test_maps_come_back_in_their_memory_format(channels_last: bool):
     layout = torch.channels_last if channels_last else torch.contiguous_format
     maps = torch.randn(5, 3, 4, 2).bfloat16().contiguous(memory_format=layout)
     code = MapCode((3, 4, 2), channels_last)
-    again = code.decode("tap", code.encode("tap", maps), torch.bfloat16)
+    again = code.decode("tap", code.encode("tap", maps))
     assert torch.equal(again, maps)
     assert again.is_contiguous(memory_format=layout)
-    assert code.decode("tap", code.encode("tap", maps), torch.float32).dtype == torch.float32
+    wide = MapCode((3, 4, 2), channels_last, "float32")
+    assert wide.decode("tap", wide.encode("tap", maps.float())).dtype == torch.float32
+
+
+def test_the_gap_of_maps_is_a_share_of_their_largest_value():
+    maps = torch.tensor([[[[2.0, -4.0]]], [[[1.0, 1.0]]]])
+    code = MapCode((1, 1, 2), False, "float32")
+    coded = code.encode("tap", maps + torch.tensor([[[[0.0, 1.0]]], [[[0.0, 0.0]]]]))
+    assert code.gap("tap", maps, coded).tolist() == [0.25, 0.0]
+
+
+# Asking again
+
+
+def test_the_gap_of_whole_logits_is_a_share_of_the_largest():
+    code = LogitsCode("fp32", 3)
+    stored = code.encode(torch.tensor([[8.0, 0.0, 0.0], [1.0, 0.0, -1.0]]))
+    now = torch.tensor([[8.0, 2.0, 0.0], [1.0, 0.0, -1.0]])
+    assert code.gap(now, stored).tolist() == [0.25, 0.0]
+
+
+def test_near_ties_that_change_places_are_no_gap_of_the_top():
+    """The class that left the top is compared with what it is now, not with the others' mean."""
+    code = LogitsCode("top", 4, top=2, temperature=1.0)
+    then = code.encode(torch.tensor([[9.0, 3.001, 3.0, -9.0]]))
+    now = torch.tensor([[9.0, 3.0, 3.001, -9.0]])
+    assert float(code.gap(now, then)) < 1e-3
+    assert not torch.equal(code.encode(now)["top/classes"], then["top/classes"])
+
+
+def test_top_classes_that_were_never_the_largest_are_a_gap():
+    code = LogitsCode("top", 4, top=2, temperature=1.0)
+    now = torch.tensor([[9.0, 3.0, 1.0, -9.0]])
+    false = code.encode(torch.tensor([[-9.0, 3.0, 1.0, -9.0]]))  # right values, but not the largest
+    assert float(code.gap(now, false)) > 0.5

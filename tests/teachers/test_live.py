@@ -18,6 +18,7 @@ from tutelage.models import create
 from tutelage.models.fusing import executed_batch_norms
 from tutelage.models.network import Network
 from tutelage.teachers import LiveTeacher, Teacher
+from tutelage.teachers.live import ANSWERING
 from tutelage.types import Batch, InputSpec
 
 SPEC = InputSpec(4, 4, 1, (0.5,), (0.5,))
@@ -34,6 +35,27 @@ def module() -> nn.Sequential:
 def batch() -> Batch:
     labels = torch.zeros(6, dtype=torch.int64)
     return Batch(torch.rand(6, 1, 4, 4), labels, labels > 0, None, None)
+
+
+def test_whoever_changes_these_answers_raises_the_number():
+    """Stored answers were given by the old ones."""
+    network = create("resnet8", num_classes=3, in_channels=3, width=4)
+    for name, value in network.state_dict().items():
+        steps = torch.arange(value.numel(), dtype=torch.float64).reshape(value.shape)
+        wave = torch.sin(1.7 * steps + len(name))
+        if value.is_floating_point():
+            value.copy_(1 + 0.3 * wave if "var" in name or value.ndim == 1 else 0.3 * wave)
+    teacher = LiveTeacher(Network(network, RGB), fuse=True)
+    teacher.tap(())
+    assert teacher.folded is not None
+    assert teacher.folded["folded"] == 7
+    images = 0.5 + 0.5 * torch.sin(torch.arange(2 * 3 * 16 * 16.0)).reshape(2, 3, 16, 16)
+    labels = torch.zeros(2, dtype=torch.int64)
+    answers = teacher.observe(Batch(images, labels, labels > 0, None, None), ()).output
+    torch.testing.assert_close(answers, torch.tensor(GIVEN[ANSWERING]), rtol=1e-3, atol=1e-3)
+
+
+GIVEN = {1: [[-0.33417, 1.42701, 1.95516], [-0.30318, 1.42413, 1.92691]]}
 
 
 def test_it_is_a_teacher_and_no_module():

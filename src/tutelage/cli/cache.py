@@ -23,7 +23,7 @@ app = typer.Typer(add_completion=False)
     "tutelage cache my.yaml data.num_views=4 --out stores/my --plan\n"
     "tutelage cache my.yaml data.num_views=4 --out stores/my --verify 100\n"
     "tutelage train my.yaml data.num_views=4 teacher.cache=stores/my\n"
-    "tutelage cache my.yaml --out stores/my --part 1/4    # the other parts elsewhere, at once"
+    "tutelage cache my.yaml data.num_views=4 --out stores/my --part 1/4    # the others elsewhere"
 )
 def cache(
     recipe: Annotated[
@@ -138,8 +138,9 @@ def text(found: dict[str, Any]) -> str:
         again = found["verified"]
         lines.append(
             f"Every file is whole. Asked again for {again['entries']} answers, the teacher gives "
-            f"{again['equal']} to the last bit; a logit differs by at most "
-            f"{100 * again['difference']:.2g} % of the largest."
+            f"them again, and {again['equal']} of the {again['training']} to training pictures to "
+            f"the last bit; a logit differs by at most {100 * again['difference']:.2g} % of the "
+            "largest."
         )
     lines.append(f"It is complete. Next: tutelage train RECIPE teacher.cache={found['folder']}")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ from typing import Any, final
 
 import torch
 
+from tutelage.engine.host import num_cores
 from tutelage.errors import Interrupted, RunError, SettingError
 
 __all__ = ["Jobs", "running"]
@@ -38,7 +39,8 @@ class Jobs:
         if count < 1:
             raise SettingError(f"jobs must be 1 or more, not {count}. 1 runs trials in turn.")
         alone = count == 1
-        self.threads = torch.get_num_threads() if alone else max(1, _num_cores() // count)
+        own = min(torch.get_num_threads(), num_cores())
+        self.threads = own if alone else max(1, num_cores() // count)
         self._pool = None if alone else ThreadPoolExecutor(count)
         self.count = count
         self._children: set[BaseProcess] = set()
@@ -171,9 +173,3 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _num_cores() -> int:
-    """That this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    return allowed or 1

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from typing import NamedTuple, final
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from tutelage.data import Pictures, Views
@@ -17,7 +17,10 @@ from tutelage.teachers import LiveTeacher
 from tutelage.teachers.manifest import MEASURED, Manifest
 from tutelage.types import Batch, Observation
 
-__all__ = ["Asked", "Question"]
+__all__ = ["LOGITS", "Answers", "Asked", "Question"]
+
+LOGITS = "logits"
+"""What `Answers.gaps` calls those of training."""
 
 
 @final
@@ -106,21 +109,58 @@ class Question:
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             return teacher.observe(shown, taps)
 
-    def coded(
+    def answered(
         self,
         manifest: Manifest,
         part: str,
         places: Int64[Tensor, " m"],
         view: Int64[Tensor, " m"],
-    ) -> dict[str, Tensor]:
-        """The answers for some entries, as they are written."""
-        maps, code = manifest.maps_of(part), manifest.logits_of(part)
+    ) -> "Answers":
+        """The answers for some entries, with what is kept of maps."""
+        taps = tuple(manifest.maps_of(part))
         batch = self.parts[part].batch(places, view)
-        seen = self.answers(batch, tuple(maps), measured=part == "test")
-        coded = code.encode(seen.output)
-        if manifest.answers_twice(part):
-            coded[MEASURED] = code.encode(self.answers(batch, measured=True).output)["logits"]
-        for tap, code in maps.items():
-            values = seen.features[tap]
-            coded |= code.encode(tap, self.reduce[tap](values) if tap in self.reduce else values)
-        return {name: values[: len(places)] for name, values in coded.items()}
+        seen = self.answers(batch, taps, measured=part == "test")
+        twice = manifest.answers_twice(part)
+        other = self.answers(batch, measured=True).output[: len(places)] if twice else None
+        maps = {tap: self.reduce.get(tap, _all)(seen.features[tap])[: len(places)] for tap in taps}
+        return Answers(seen.output[: len(places)], maps, other)
+
+
+def _all(maps: Tensor) -> Tensor:
+    return maps
+
+
+class Answers(NamedTuple):
+    """What a teacher says of some entries.
+
+    Attributes:
+        logits: as in training.
+        maps: tap → what is kept of them.
+        measured: logits as they are measured, if they are others.
+    """
+
+    logits: Float[Tensor, "m k"]
+    maps: Mapping[str, Float[Tensor, "m c h w"]]
+    measured: Float[Tensor, "m k"] | None
+
+    def coded(self, manifest: Manifest, part: str) -> dict[str, Tensor]:
+        """As they are written."""
+        code, maps = manifest.logits_of(part), manifest.maps_of(part)
+        coded = code.encode(self.logits)
+        if self.measured is not None:
+            coded[MEASURED] = code.encode(self.measured)["logits"]
+        for tap, values in self.maps.items():
+            coded |= maps[tap].encode(tap, values)
+        return coded
+
+    def gaps(
+        self, manifest: Manifest, part: str, coded: Mapping[str, Tensor]
+    ) -> dict[str, Float32[Tensor, " m"]]:
+        """How far stored answers are from these: what they are of → share of its largest value."""
+        code, maps = manifest.logits_of(part), manifest.maps_of(part)
+        found = {LOGITS: code.gap(self.logits, coded)}
+        if self.measured is not None:
+            found["measured logits"] = code.gap(self.measured, {"logits": coded[MEASURED]})
+        for tap, values in self.maps.items():
+            found[f"maps of {tap}"] = maps[tap].gap(tap, values, coded)
+        return found

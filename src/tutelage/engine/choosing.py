@@ -90,8 +90,9 @@ def choose(
     """Times whole steps (teacher, student, backward, optimizer) of each combination that is open.
 
     Copies of the distiller take them, so weights, random states, threads and accelerate's state are
-    afterwards as before. It takes less than five seconds and needs idle cores: on busy ones it
-    measures the others, too. Nothing is compiled for it.
+    afterwards as before. It takes less than five seconds, unless steps of eight pictures are
+    slower than a fifth of a second, and needs idle cores: on busy ones it measures the others, too.
+    Nothing is compiled for it.
 
     Args:
         settings: at least one of `OPEN` is "auto".
@@ -107,8 +108,10 @@ def choose(
     began = time.perf_counter()
     there = list(zip(timed, seconds, strict=True))
     for one, own in [*there, *reversed(there)]:  # and back, so that what drifts meets all alike
-        if not own or time.perf_counter() - began < _SECONDS:
-            own += one.steps(batch, _STEPS)[1:]
+        left = began + _SECONDS - time.perf_counter()
+        if not own or left > 0:
+            # Where the time is over, one step of each must do, but for the first, which is slower.
+            own += one.steps(batch, _STEPS if left > 0 else 2)[1:]
     milliseconds = [round(1000 * median(own), 3) for own in seconds]
     taken = fastest([one.settings.precision for one in timed], milliseconds)
     names = [one.name for one in timed]

@@ -1,12 +1,15 @@
 """What training asks of its process: memory, a quiet end, and to leave all else as it was."""
 
 import ctypes
+import math
 import os
 import platform
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import final
 
 import torch
@@ -19,10 +22,13 @@ __all__ = [
     "Stop",
     "keep_freed_memory",
     "memory_in_words",
+    "num_cores",
     "require_one_process",
     "stopping",
     "undisturbed",
 ]
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 # mallopt's parameters, from glibc's malloc.h
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
@@ -42,6 +48,19 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20))
     return all(libc.mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def num_cores() -> int:
+    """Cores that this process may use: those it is bound to, or its container's share if less.
+
+    torch takes as many threads as the machine has cores, also where a container may use a few.
+    """
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text().split()
+        return max(1, min(allowed, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no Linux, no container, or "max"
+        return allowed
 
 
 def require_one_process() -> None:

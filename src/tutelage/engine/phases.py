@@ -130,10 +130,14 @@ def _observe(distiller: Distiller, batch: Batch) -> TransferBatch:
 
 
 def move(batch: Batch, device: torch.device, *, channels_last: bool) -> Batch:
-    """The batch on a device, its images in a memory format."""
+    """The batch on a device, its images in a memory format.
+
+    Index and view stay on the host, where a store is looked up: asking a device would wait for it.
+    """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     moved = pytree.tree_map(lambda value: value.to(device, non_blocking=True), batch)
-    return replace(moved, images=moved.images.contiguous(memory_format=layout))
+    images = moved.images.contiguous(memory_format=layout)
+    return replace(moved, images=images, index=batch.index, view=batch.view)
 
 
 def _move_like(batch: Batch, other: Batch) -> Batch:

@@ -57,7 +57,8 @@ class TrainSettings:
             folded: the same but for rounding, and faster. What is measured is the teacher itself.
         compile_teacher: the teacher is compiled by itself, its weights being constants.
         device: "auto" takes CUDA where there is one.
-        threads: of the CPU; None: as torch chooses. Another number gives other bits.
+        threads: of the CPU; None: as torch chooses, but no more than the process may use. Another
+            number gives other bits.
         keep_memory: tell glibc to keep freed memory, which spares page faults in every step.
         phases: equal parts of the run, after each of which methods may decide something.
         log_every, checkpoint_every, evaluate_every: steps. None for `evaluate_every`: at the end.

@@ -18,12 +18,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from tutelage import rng
-from tutelage.engine.asking import Question
+from tutelage.engine.asking import LOGITS, Question
 from tutelage.engine.host import keep_freed_memory, memory_in_words, stopping
 from tutelage.engine.log import CONSOLE
 from tutelage.engine.loop import resolve_device
 from tutelage.errors import Interrupted, StoreError
-from tutelage.teachers.manifest import Manifest, Shard, require_same
+from tutelage.teachers.encoding import ROUNDED
+from tutelage.teachers.manifest import TRAIN, Manifest, Shard, require_same
 from tutelage.teachers.store import INDEX, Store, complete, existing, is_whole, sweep, write_shard
 
 __all__ = ["Filled", "Verified", "begin", "fill", "verify"]
@@ -81,7 +82,7 @@ def _keep(path: Path | None) -> bool:
         return False
     if is_whole(path):
         return True
-    path.unlink()
+    path.unlink(missing_ok=True)  # of several processes that find it, one is the first
     return False
 
 
@@ -137,7 +138,8 @@ def fill(
             pieces: list[dict[str, Tensor]] = []
             for places in _batches(shard, question.parts[shard.part].batch_size):
                 view = torch.full_like(places, shard.view)
-                pieces.append(question.coded(manifest, shard.part, places, view))
+                answers = question.answered(manifest, shard.part, places, view)
+                pieces.append(answers.coded(manifest, shard.part))
                 images += len(places)
                 bar.advance(images, time.perf_counter() - began)
                 if stop.signal:
@@ -167,21 +169,24 @@ class Verified(NamedTuple):
 
     Attributes:
         entries: were asked for again.
-        equal: of them are the same to the last bit.
+        training: of them are of training pictures. Others were shown in batches of another size,
+            so of their answers the last bits may differ.
+        equal: of those of training pictures are the same to the last bit.
         difference: largest of a logit, as a share of the largest logit.
     """
 
     entries: int
+    training: int
     equal: int
     difference: float
 
 
 _ROUNDING = {"fp32": 1e-3, "bf16": 0.05}
-"""Share of the largest logit by which answers may differ between machines, by precision."""
+"""Share of an answer's largest value by which machines may differ, by precision."""
 
 
 def verify(folder: Path, question: Question, number: int, *, seed: int) -> Verified:
-    """Reads every file, and asks the teacher again for some entries of training pictures.
+    """Reads every file, and asks the teacher again for some entries, drawn from all parts alike.
 
     Args:
         number: of entries, drawn by `seed`.
@@ -197,29 +202,42 @@ def verify(folder: Path, question: Question, number: int, *, seed: int) -> Verif
             f"{damaged[0]} first. Run the `tutelage cache` that made it again, without --verify."
         )
     question.place()
-    part, asked = "train", question.parts["train"]
-    draws = rng.uniforms(torch.tensor([rng.key(seed, "verify")]), (2, number))[0].double()
-    places = (draws[0] * len(asked)).long()
-    views = (draws[1] * store.manifest.parts[part].views).long()
-    code = store.manifest.logits_of(part)
-    bound, equal, difference = _ROUNDING[question.settings.precision], 0, 0.0
-    for start in range(0, number, asked.batch_size):
-        place, view = (one[start : start + asked.batch_size] for one in (places, views))
-        now = question.coded(store.manifest, part, place, view)
-        then = store.read(part, view, place, now)
-        equal += int(_equal(now, then).sum())
-        ours, theirs = code.decode(now), code.decode(then)
-        gap = (ours - theirs).abs().amax(dim=1) / ours.abs().amax(dim=1).clamp(min=1e-6)
-        worst = int(gap.argmax())
-        difference = max(difference, float(gap[worst]))
-        if not float(gap[worst]) <= bound:
-            raise StoreError(
-                f"The store in {folder} is wrong: for view {int(view[worst])} of picture "
-                f"{int(asked.index[place[worst]])} the teacher now gives logits that differ by "
-                f"{100 * float(gap[worst]):.1f} % of the largest. Make another store, in another "
-                "folder."
-            )
-    return Verified(number, equal, difference)
+    training, equal, difference = 0, 0, 0.0
+    for part, places, view in _some_entries(store.manifest, question, number, seed):
+        answers = question.answered(store.manifest, part, places, view)
+        now = answers.coded(store.manifest, part)
+        then = store.read(part, view, places, now)
+        if part == TRAIN:
+            training, equal = training + len(places), equal + int(_equal(now, then).sum())
+        for what, gap in answers.gaps(store.manifest, part, then).items():
+            worst = int(gap.argmax())
+            bound = _ROUNDING[question.settings.precision] + (0 if what == LOGITS else ROUNDED)
+            if not float(gap[worst]) <= bound:
+                picture = int(question.parts[part].index[places[worst]])
+                raise StoreError(
+                    f"The store in {folder} is wrong: for view {int(view[worst])} of {part} "
+                    f"picture {picture} the teacher now gives {what} that differ by "
+                    f"{100 * float(gap[worst]):.1f} % of the largest. Make another store, in "
+                    "another folder."
+                )
+            if what == LOGITS:
+                difference = max(difference, float(gap[worst]))
+    return Verified(number, training, equal, difference)
+
+
+def _some_entries(
+    manifest: Manifest, question: Question, number: int, seed: int
+) -> Iterator[tuple[str, Int64[Tensor, " m"], Int64[Tensor, " m"]]]:
+    """Parts, places in them and views; as many at a time as the teacher was shown."""
+    counts = {name: part.pictures * part.views for name, part in manifest.parts.items()}
+    drawn = rng.uniforms(torch.tensor([rng.key(seed, "verify")]), (number,))[0].double()
+    entries = (drawn * sum(counts.values())).long()
+    for name, count in counts.items():
+        mine = entries[(entries >= 0) & (entries < count)]
+        entries = entries - count
+        size = question.parts[name].batch_size
+        for some in mine.split(size) if len(mine) else ():
+            yield name, some % manifest.parts[name].pictures, some // manifest.parts[name].pictures
 
 
 def _equal(now: Mapping[str, Tensor], then: Mapping[str, Tensor]) -> Bool[Tensor, " m"]:

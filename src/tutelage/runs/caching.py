@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from tutelage.identity import fingerprint_of, teacher_fingerprint
 from tutelage.models.network import Network
 from tutelage.provenance import hardware, versions
 from tutelage.recipes import Recipe
+from tutelage.records import alone_in
 from tutelage.runs.keeping import PILOT, Choices, logits_code, map_codes
 from tutelage.runs.measuring import check_teacher, cost
 from tutelage.runs.surroundings import surroundings
@@ -98,10 +100,12 @@ def cache(
             }
             manifest = replace(manifest, about={**manifest.about, **about})
         manifest = begin(folder, manifest, question)
-        filled = fill(folder, manifest, question, rank=rank, world_size=world_size, shown=shown)
-        if not verified or not filled.complete:
-            return filled, None
-        return filled, verify(folder, question, verified, seed=recipe.seed)
+        # Alone, it clears what killed processes left; parts leave each other's files alone.
+        with alone_in(folder, "tutelage cache") if world_size == 1 else nullcontext():
+            filled = fill(folder, manifest, question, rank=rank, world_size=world_size, shown=shown)
+            if not verified or not filled.complete:
+                return filled, None
+            return filled, verify(folder, question, verified, seed=recipe.seed)
 
 
 def _ask(recipe: Recipe) -> tuple[Built, Question]:

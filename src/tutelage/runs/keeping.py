@@ -4,13 +4,13 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from tutelage import rng
-from tutelage.build import Built
+from tutelage.build import Built, softest
 from tutelage.distiller import Distiller
 from tutelage.engine.asking import Question
 from tutelage.errors import NoEffectWarning, SettingError
@@ -78,7 +78,7 @@ def logits_code(built: Built, question: Question, folder: Path, choices: Choices
         known = Manifest.read(folder).logits
         if known.kind == "top":
             return known
-    temperature = _temperature(built.recipe)
+    temperature = softest(built.recipe)
     top = _fewest(question, choices.share, temperature)
     # Values and classes of 2 bytes each and a remainder of 4 against 2 bytes per class.
     if 4 * top + 4 < 2 * num_classes:
@@ -90,12 +90,6 @@ def logits_code(built: Built, question: Question, folder: Path, choices: Choices
         stacklevel=2,
     )
     return LogitsCode("fp16", num_classes)
-
-
-def _temperature(recipe: Recipe) -> float:
-    """At which the recipe's methods soften answers; the highest, if there are several."""
-    known = [settings.get("temperature") for settings in recipe.methods.values()]
-    return max((float(value) for value in known if value is not None), default=1.0)
 
 
 def _fewest(question: Question, share: float, temperature: float) -> int:
@@ -122,9 +116,11 @@ def map_codes(built: Built, kept: Kept) -> tuple[dict[str, MapCode], dict[str, R
     if not taps:
         return {}, {}
     (teacher,) = distiller.teachers
-    seen = teacher.dry_run(taps, None).features
+    bf16 = recipe.train.precision == "bf16"
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        seen = teacher.dry_run(taps, None).features
     if kept == "whole":
-        return {tap: MapCode(_shape(value), last) for tap, value in seen.items()}, {}
+        return {tap: MapCode(_shape(maps), last, _kind(maps)) for tap, maps in seen.items()}, {}
     sizes = _sizes(built)
     if set(taps) - set(sizes):
         raise SettingError(
@@ -140,8 +136,11 @@ def map_codes(built: Built, kept: Kept) -> tuple[dict[str, MapCode], dict[str, R
     }
     said = {k: v for k, v in recipe.methods.get(name, {}).items() if k != "weight"}
     of_whom = {name: said} if method is not None else None
-    shapes = {tap: _shape(reduce[tap](seen[tap])) for tap in taps}
-    codes = {tap: MapCode(shapes[tap], last, kept, sizes[tap], of_whom) for tap in taps}
+    less = {tap: reduce[tap](seen[tap]) for tap in taps}
+    codes = {
+        tap: MapCode(_shape(maps), last, _kind(maps), kept, sizes[tap], of_whom)
+        for tap, maps in less.items()
+    }
     return codes, reduce
 
 
@@ -175,6 +174,10 @@ def _only_reader(recipe: Recipe, distiller: Distiller) -> tuple[str, Method]:
 
 def _pool(maps: Tensor, *, size: tuple[int, int]) -> Tensor:
     return pool_to_smaller(maps, maps.new_empty(len(maps), 1, *size))[0]
+
+
+def _kind(maps: Tensor) -> Literal["bfloat16", "float32"]:
+    return "bfloat16" if maps.dtype == torch.bfloat16 else "float32"
 
 
 def _shape(maps: Tensor) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ import torch
 
 from tutelage.build import Built
 from tutelage.engine import TrainSettings, memory_in_words, resolve_device
+from tutelage.engine.host import num_cores
 from tutelage.errors import DataError
 
 __all__ = ["CONTENT", "MEASURED", "require_same_content", "surroundings"]
@@ -16,10 +17,13 @@ __all__ = ["CONTENT", "MEASURED", "require_same_content", "surroundings"]
 
 @contextmanager
 def surroundings(settings: TrainSettings) -> Iterator[torch.device]:
-    """The device. Inside, torch has the threads asked for, and lack of memory is said in words."""
+    """The device. Inside, torch has the threads asked for, and lack of memory is said in words.
+
+    Unless said, these are as many as torch has, but no more than there are cores to use.
+    """
     device, before = resolve_device(settings.device), torch.get_num_threads()
     try:
-        torch.set_num_threads(settings.threads or before)
+        torch.set_num_threads(settings.threads or min(before, num_cores()))
         with memory_in_words(device, settings):
             yield device
     finally:

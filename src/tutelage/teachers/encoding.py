@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Float, Float32, Int, Int64
 from torch import Tensor
 
 from tutelage.errors import StoreError
 
 __all__ = [
+    "ROUNDED",
     "Kept",
     "LogitsCode",
     "LogitsKind",
@@ -42,6 +43,9 @@ LogitsKind = Literal["fp16", "fp32", "top"]
 Kept = Literal["whole", "pooled", "encoded"]
 """What is kept of a map: all of it; its means at the student's size; what its method needs of it.
 """
+
+ROUNDED = 2**-8
+"""Share of a map's largest value by which bfloat16 may change any of it."""
 
 Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 """Tensor's name in a shard → type, and shape of one entry."""
@@ -63,11 +67,19 @@ def keep_top(
         (tensor([[3.]]), tensor([[1]]), tensor([0.]))
     """
     wide = logits.float()
-    values, classes = wide.topk(count, dim=1)
-    others = wide.scatter(1, classes, -math.inf) / temperature
-    num_rest = logits.shape[1] - count
-    rest = temperature * (others.logsumexp(dim=1) - math.log(num_rest))
+    classes = wide.topk(count, dim=1).indices
+    values, rest = _without(wide, classes, temperature)
     return values, classes, rest
+
+
+def _without(
+    logits: Float32[Tensor, "n k"], classes: Int64[Tensor, "n top"], temperature: float
+) -> tuple[Float32[Tensor, "n top"], Float32[Tensor, " n"]]:
+    """The logits of these classes, and the one that stands for each of the others."""
+    others = logits.scatter(1, classes, -math.inf) / temperature
+    num_rest = logits.shape[1] - classes.shape[1]
+    rest = temperature * (others.logsumexp(dim=1) - math.log(num_rest))
+    return logits.gather(1, classes), rest
 
 
 def spread_rest(
@@ -187,6 +199,22 @@ class LogitsCode:
             return spread_rest(*parts, num_classes=self.num_classes)
         return coded["logits"].float()
 
+    def gap(
+        self, logits: Float[Tensor, "n k"], coded: Mapping[str, Tensor]
+    ) -> Float32[Tensor, " n"]:
+        """Largest difference of what is stored from what it should be, as share of the largest.
+
+        For "top" the stored classes stay, even if others are the largest now: near ties they may.
+        """
+        wide = logits.float().cpu()
+        largest = wide.abs().amax(dim=1).clamp(min=1e-6)
+        if self.kind != "top":
+            return (wide - self.decode(coded)).abs().amax(dim=1) / largest
+        values, classes, rest = (coded[name] for name in self.layout())
+        kept, now = _without(wide, classes.long(), self.temperature)
+        apart = (kept - values.float()).abs().amax(dim=1)
+        return torch.maximum(apart, (now - rest).abs()) / largest
+
 
 @dataclass(frozen=True)
 class MapCode:
@@ -195,6 +223,7 @@ class MapCode:
     Attributes:
         shape: channels, height, width of what is stored.
         channels_last: whether a location's channels lie together.
+        dtype: of the maps as the teacher gives them, and as they are given back.
         kept: what was kept of the map.
         size: of the student's map, if less than all is kept.
         method: if `kept` is "encoded", the one that the encoding is for → its settings.
@@ -202,6 +231,7 @@ class MapCode:
 
     shape: tuple[int, int, int]
     channels_last: bool
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
     kept: Kept = "whole"
     size: tuple[int, int] | None = None
     method: Mapping[str, object] | None = None
@@ -220,9 +250,20 @@ class MapCode:
             coded = coded.permute(0, 2, 3, 1)
         return {f"maps/{tap}": coded.contiguous()}
 
-    def decode(
-        self, tap: str, coded: Mapping[str, Tensor], dtype: torch.dtype
-    ) -> Float[Tensor, "n c h w"]:
-        """Maps again, in this type."""
-        maps = coded[f"maps/{tap}"].to(dtype)
+    def decode(self, tap: str, coded: Mapping[str, Tensor]) -> Float[Tensor, "n c h w"]:
+        """Maps again."""
+        maps = coded[f"maps/{tap}"].to(self.type)
         return maps.permute(0, 3, 1, 2) if self.channels_last else maps
+
+    @property
+    def type(self) -> torch.dtype:
+        """The dtype that `dtype` names."""
+        return torch.bfloat16 if self.dtype == "bfloat16" else torch.float32
+
+    def gap(
+        self, tap: str, maps: Float[Tensor, "n c h w"], coded: Mapping[str, Tensor]
+    ) -> Float32[Tensor, " n"]:
+        """Largest difference of what is stored from what it should be, as share of the largest."""
+        wide, stored = maps.float().cpu().flatten(1), self.decode(tap, coded).float().flatten(1)
+        largest = wide.abs().amax(dim=1).clamp(min=1e-6)
+        return (wide - stored).abs().amax(dim=1) / largest

@@ -12,7 +12,11 @@ from tutelage.models.network import Network
 from tutelage.taps import Stage
 from tutelage.types import Batch, Observation
 
-__all__ = ["LiveTeacher"]
+__all__ = ["ANSWERING", "LiveTeacher"]
+
+ANSWERING = 1
+"""Raised with any change after which the same network answers the same pictures otherwise: how
+pixels are normalized, what folding does, how a store codes an answer."""
 
 _REASONS = 3
 """So many of the norms that stay are told of in a record."""

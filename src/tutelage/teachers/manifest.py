@@ -17,6 +17,7 @@ __all__ = [
     "EVALUATED",
     "GO_ON",
     "MEASURED",
+    "TRAIN",
     "Manifest",
     "Part",
     "Shard",
@@ -25,6 +26,9 @@ __all__ = [
 ]
 
 SCHEMA = 1
+
+TRAIN = "train"
+"""The part whose pictures are stored in several views."""
 
 EVALUATED = ("validation", "test")
 """Parts whose pictures are stored as they are."""
@@ -82,8 +86,8 @@ class Manifest:
         fingerprint: what the answers depend on; a run must agree in all of it.
         logits, maps: how answers to training pictures are coded; tap → its maps.
         parts: "train", "validation", "test".
-        about: the teacher's cost and stages, and where and how the store was made; nothing in it
-            decides anything.
+        about: the teacher's cost; its stages, among which taps are found; where and how the store
+            was made.
         checksums: file name without checksum → checksum; None while the store is being built.
     """
 

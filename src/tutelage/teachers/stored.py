@@ -11,13 +11,11 @@ from torch import Tensor
 
 from tutelage.errors import NetworkError, StoreError, nearest
 from tutelage.taps import Stage
-from tutelage.teachers.manifest import EVALUATED, MEASURED
+from tutelage.teachers.manifest import EVALUATED, MEASURED, TRAIN
 from tutelage.teachers.store import Store
 from tutelage.types import Batch, Observation
 
 __all__ = ["StoredTeacher"]
-
-TRAIN = "train"
 
 _Entries = Callable[[str, Tensor, Tensor], Observation]
 """Part, views and places → answers."""
@@ -32,7 +30,7 @@ class StoredTeacher:
     parts are answered as they are, without augmentation, for view 0.
 
     Args:
-        path: the store's folder.
+        path: the store's folder, or the store where somebody has opened it.
         with_test: whether test pictures may be asked for; a choice must not see them.
 
     Attributes:
@@ -43,23 +41,25 @@ class StoredTeacher:
         StoreError: it is absent, unfinished or damaged.
     """
 
-    def __init__(self, path: Path | str, *, with_test: bool = True) -> None:
-        self.store, self._with_test = Store(Path(path)), with_test
+    def __init__(self, path: Path | str | Store, *, with_test: bool = True) -> None:
+        self.store = path if isinstance(path, Store) else Store(Path(path))
+        self._with_test = with_test
         self._parts = (TRAIN, *(part for part in EVALUATED if with_test or part != "test"))
         manifest = self.store.manifest
         self.num_views = manifest.parts[TRAIN].views
-        # As the live teacher's maps would come: in the type that it computed in.
-        bf16 = manifest.fingerprint.get("precision") == "bf16"
-        self._dtype = torch.bfloat16 if bf16 else torch.float32
         self._answer: Callable[[Batch, tuple[str, ...]], Observation] = self._read
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy opens the same store."""
+        """Another process opens the same store."""
         return partial(StoredTeacher, with_test=self._with_test), (self.store.folder,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "StoredTeacher":
+        """Another teacher on the same open files, which nobody changes."""
+        return StoredTeacher(self.store, with_test=self._with_test)
 
     def without_test(self) -> "StoredTeacher":
         """The same, but for test pictures."""
-        return StoredTeacher(self.store.folder, with_test=False)
+        return StoredTeacher(self.store, with_test=False)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -104,13 +104,15 @@ class StoredTeacher:
         del image_size
         self.tap(taps)
         manifest = self.store.manifest
-        maps = {tap: torch.zeros(2, *manifest.maps[tap].shape, dtype=self._dtype) for tap in taps}
+        codes = {tap: manifest.maps[tap] for tap in taps}
+        maps = {tap: torch.zeros(2, *code.shape, dtype=code.type) for tap, code in codes.items()}
         return Observation(torch.zeros(2, manifest.logits.num_classes), maps)
 
     def observe(self, batch: Batch, taps: Sequence[str] = ()) -> Observation:
         """The stored answers to a batch, on the device of its images.
 
-        On an accelerator this waits for the batch's index, once.
+        An index or view that lies on an accelerator is waited for; our own loop leaves them on the
+        CPU.
 
         Raises:
             StoreError: the batch does not say which samples and views these are, the store does not
@@ -197,7 +199,7 @@ class StoredTeacher:
                 )
             names += maps[tap].layout(tap)
         coded = self.store.read(part, view, places, names)
-        features = {tap: maps[tap].decode(tap, coded, self._dtype) for tap in taps}
+        features = {tap: maps[tap].decode(tap, coded) for tap in taps}
         return Observation(logits.decode(coded), features)
 
 
