@@ -8,6 +8,7 @@ JSON lines, relative to the root of the repository:
     stores of COMPARISON and STORES what rows from stores cost and lose; see stored.py
     steps of STEPS                  the newest line of each workload; see step.py
     peers of PEERS                  the same for each way of measuring; see peers.py
+    peers of PEERS: A | B …         only those rows
 """
 
 import re
@@ -46,6 +47,7 @@ def renewed(text: str) -> str:
             made = _comparison(files[0], found["columns"])
         else:
             made = _KINDS[found["kind"]](*files)
+            made = made if found["columns"] is None else _only(made, found["columns"].split(" | "))
         return f"{found['head']}\n{made}\n\n{found['end']}"
 
     return _TABLE.sub(table, text)
@@ -62,6 +64,13 @@ def _comparison(file: Path, columns: str | None) -> str:
     return markdown([[row[place] for place in places] for row in cells], [])
 
 
+def _only(table: str, rows: Sequence[str]) -> str:
+    """The head of a table, and of its rows those; no notes."""
+    lines = table.splitlines()
+    first = {line.split(" | ")[0].removeprefix("| "): line for line in lines[2:] if line[:1] == "|"}
+    return "\n".join([*lines[:2], *(first[row] for row in rows)])
+
+
 def _stores(comparison: Path, made: Path) -> str:
     """Rows from stores: what they lose against the live teacher, and their whole wall time."""
     source = read_source([comparison])
@@ -76,6 +85,7 @@ def _stores(comparison: Path, made: Path) -> str:
         )
         for row in source.spec["rows"]
     }
+    trials = {row: lines for row, lines in trials.items() if lines}  # others: not measured
     live = _accuracies(trials["live"])
     for row, lines in trials.items():
         stores = list(_newest(others, "store", row=row))
