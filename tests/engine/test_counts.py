@@ -8,6 +8,9 @@ zeros (no question to a tensor, no teacher with a store, no norm in a folded tea
 
 import json
 import os
+import platform
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -266,3 +269,31 @@ def test_as_many_bytes_are_read_as_the_page_on_stores_says(
     teacher.observe(batch, tuple(MAPS) if maps else ())
     assert sum(found) == wanted * BATCH
     assert teacher.store.manifest.entry_bytes("train") == wanted
+
+
+STEPS = """
+import resource, sys, torch
+from tutelage.engine.host import keep_freed_memory
+from tutelage.models import create
+
+torch.set_num_threads(1)
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+network, images = create("resnet8", num_classes=10, in_channels=3), torch.rand(64, 3, 32, 32)
+for step in range(7):
+    if step == 3:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    network(images).sum().backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 4)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc to be told")
+def test_freed_memory_is_not_faulted_in_anew_at_each_step():
+    faults = {}
+    for way in ("keep", "leave"):
+        command = [sys.executable, "-c", STEPS, way]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        faults[way] = int(done.stdout)
+    assert faults["keep"] < 300
+    assert faults["leave"] > 1000  # or this would not be worth a test
