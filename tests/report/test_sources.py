@@ -24,6 +24,7 @@ from made_records import (
 
 from tutelage.errors import RunError
 from tutelage.report.comparisons import make_tables
+from tutelage.report.latencies import teacher_kind
 from tutelage.report.layout import Table
 from tutelage.report.sources import Comparison, Runs, read_source
 
@@ -437,3 +438,43 @@ def test_runs_are_read_with_what_they_logged(tmp_path: Path):
     source = read_source([first, second])
     assert isinstance(source, Runs)
     assert [len(logged) for logged in source.metrics] == [3, 0]
+
+
+# Teachers that were asked once
+
+
+def of_store(seed: int, **more: Any) -> dict[str, Any]:
+    fingerprint = {"teacher": "7eac", "num_views": 4, "seed": seed} | more
+    return {"fingerprint": fingerprint, "coded": "c0", "files": f"f{seed}"}
+
+
+def from_stores(**more: Any) -> list[dict[str, Any]]:
+    """All trials have the same teacher; of `kd` each seed has a store of its own."""
+    have = lines()
+    for one in have:
+        stored = one["row"] == "kd"
+        one["record"]["content"]["teacher"] = of_store(one["seed"]) if stored else "7eac"
+        one["record"]["recipe"]["teacher"] = {"name": "resnet56"}
+        if stored:
+            one["record"]["recipe"]["teacher"]["cache"] = "stores/{seed}"
+            if one["seed"] == 2:
+                one["record"]["content"]["teacher"] = of_store(2, **more)
+    return have
+
+
+def test_each_seed_may_have_a_store_of_its_own(tmp_path: Path):
+    table = make_table(read(tmp_path, from_stores()))
+    assert [row["row"] for row in table.rows] == ["teacher", *ACCURACIES]
+    assert next(row for row in table.rows if row["row"] == "kd")["seeds"] == 3
+
+
+def test_stores_of_one_row_agree_in_all_but_the_seed(tmp_path: Path):
+    with pytest.raises(RunError, match=r"kd: content.teacher is .* no common mean"):
+        read(tmp_path, from_stores(num_views=8))
+
+
+def test_a_teacher_is_the_same_whether_it_is_asked_or_has_answered():
+    live, *_, stored = sorted(from_stores(), key=lambda one: one["row"] == "kd")
+    assert teacher_kind(live["record"]) == teacher_kind(stored["record"])
+    stored["record"]["content"]["teacher"]["fingerprint"]["teacher"] = "07e2"
+    assert teacher_kind(live["record"]) != teacher_kind(stored["record"])

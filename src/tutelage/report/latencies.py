@@ -1,7 +1,7 @@
 """Latencies: equal networks are equally fast, whatever the machine did while one was measured."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import final
 
 from tutelage.report.lines import Line, Record
@@ -26,10 +26,13 @@ def network_kind(record: Record, name: str = "student") -> str:
 
 
 def teacher_kind(record: Record) -> str:
-    """The same for records of the same teacher on the same test pictures."""
-    content = record.get("content", {})
-    kind = [record.get("recipe", {}).get("teacher"), content.get("teacher"), content.get("test")]
-    return json.dumps(kind, sort_keys=True)
+    """The same for records of the same teacher, live or stored, on the same test pictures."""
+    content, entry = record.get("content", {}), record.get("recipe", {}).get("teacher")
+    named = {key: value for key, value in (entry or {}).items() if key != "cache"}
+    known = content.get("teacher")
+    if isinstance(known, Mapping):  # of a store, or given as an object
+        known = (known.get("fingerprint") or {}).get("teacher", known)
+    return json.dumps([named, known, content.get("test")], sort_keys=True)
 
 
 def of_trials(lines: Iterable[Line]) -> list[Record]:

@@ -17,6 +17,7 @@ __all__ = [
     "require_same",
     "require_same_test",
     "student_of",
+    "teacher_of_any_seed",
     "title_of",
     "tries_of",
     "works",
@@ -96,6 +97,15 @@ def student_of(line: Line) -> Record:
 
 
 # What may stand together
+
+
+def teacher_of_any_seed(content: Mapping[str, Any]) -> Any:
+    """What a record's content says of its teacher; each seed has a store of its own."""
+    teacher = content.get("teacher")
+    if not isinstance(teacher, Mapping) or not isinstance(teacher.get("fingerprint"), Mapping):
+        return teacher
+    known = {key: value for key, value in teacher["fingerprint"].items() if key != "seed"}
+    return {key: value for key, value in teacher.items() if key != "files"} | {"fingerprint": known}
 
 
 def require_same(row: str, lines: Iterable[Line], fields: Callable[[Record], Record]) -> None:

@@ -9,7 +9,14 @@ from tutelage.errors import RunError
 from tutelage.records import RECORD_SCHEMA, RunFolder, read_lines
 from tutelage.report.counting import Choice, Pool, finite, parts_of, sound, that_count
 from tutelage.report.declared import late_claims
-from tutelage.report.lines import Line, Record, full_name, is_trial, require_same
+from tutelage.report.lines import (
+    Line,
+    Record,
+    full_name,
+    is_trial,
+    require_same,
+    teacher_of_any_seed,
+)
 
 __all__ = ["Comparison", "Runs", "Source", "finite_only", "read_source"]
 
@@ -323,7 +330,9 @@ what `content` names is the same for the same content."""
 
 def _of_a_mean(record: Record) -> Record:
     split = record["recipe"]["data"]
-    fields = {f"content.{key}": value for key, value in record["content"].items()}
+    content = record["content"]
+    fields = {f"content.{key}": value for key, value in content.items()}
+    fields["content.teacher"] = teacher_of_any_seed(content)
     fields |= {
         f"data.{key}": value for key, value in record["data"].items() if key not in _NO_FIELDS
     }
