@@ -103,7 +103,7 @@ def timm_task(setup: Setup) -> Step:
     student, teacher = setup.make("student"), setup.make("teacher")
     _to_channels_last(student, teacher)
     for network in (student, teacher):  # what timm asks of a network that is not its own
-        network.pretrained_cfg = {"mean": MEAN, "std": STD}  # pyright: ignore
+        network.pretrained_cfg = {"mean": MEAN, "std": STD}  # pyright: ignore[reportArgumentType]
     task = timm.task.LogitDistillationTask(
         student,
         timm.task.DistillationTeacher(teacher, device=setup.device),

@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -20,6 +19,7 @@ import typer
 
 from apart import Apart
 from contestants import absent, make_store, take_turns
+from options import AsJson, CompileTeacher, Device, Into, Rounds, Threads, require
 from timing import ENOUGH, alternate, circumstances, ratio, record, spread
 from tutelage.engine import resolve_device
 from tutelage.engine.host import keep_freed_memory, undisturbed
@@ -179,24 +179,16 @@ def main(
         list[str] | None, typer.Option(help=f"Of {', '.join(WORKLOADS)}; several; all but tiny.")
     ] = None,
     apart: Annotated[bool, typer.Option(help="Each in a process of its own.")] = False,
-    rounds: Annotated[int, typer.Option(min=2, help="Alternating rounds.")] = ENOUGH,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    into: Annotated[
-        Path | None, typer.Option("--record", help="Add a line to this file; 30 rounds at least.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; as torch has it.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
-    compile_teacher: Annotated[
-        bool, typer.Option(help="Our teacher is compiled, as by train.compile_teacher.")
-    ] = False,
+    rounds: Rounds = ENOUGH,
+    as_json: AsJson = False,
+    into: Into = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    compile_teacher: CompileTeacher = False,
 ) -> None:
     """Times our step beside the plain loop, torchdistill and timm."""
     names = workload or [name for name in WORKLOADS if name != "tiny"]
-    if into and rounds < ENOUGH:
-        raise typer.BadParameter(f"A record needs at least {ENOUGH} rounds, not {rounds}.")
-    for name in names:
-        if name not in WORKLOADS:
-            raise typer.BadParameter(f"There is no workload {name!r}: {', '.join(WORKLOADS)}.")
+    require(names, rounds, into)
     about, options = circumstances(), {"compile_teacher": compile_teacher}
     torch.set_num_threads(threads or torch.get_num_threads())
     kept = not apart and keep_freed_memory()

@@ -11,7 +11,6 @@ step takes beyond their sum, in percent of the sum.
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -19,6 +18,7 @@ import typer
 
 from apart import Apart
 from contestants import CONTESTANTS, make_store, take_turns
+from options import AsJson, CompileTeacher, Device, Into, Rounds, Threads, require
 from timing import ENOUGH, Spread, alternate, circumstances, ratio, record, spread
 from tutelage.engine import resolve_device
 from tutelage.engine.host import keep_freed_memory, undisturbed
@@ -128,23 +128,16 @@ def lines(result: Mapping[str, Any]) -> Iterable[str]:
 
 def main(
     workload: Annotated[str, typer.Option(help=f"One of {', '.join(WORKLOADS)}.")] = "resnet20",
-    rounds: Annotated[int, typer.Option(min=2, help="Alternating rounds.")] = ENOUGH,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    into: Annotated[
-        Path | None, typer.Option("--record", help="Add a line to this file; 30 rounds at least.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of the CPU; as torch has it.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
-    compile_teacher: Annotated[
-        bool, typer.Option(help="Our teacher is compiled, as by train.compile_teacher.")
-    ] = False,
+    rounds: Rounds = ENOUGH,
+    as_json: AsJson = False,
+    into: Into = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    compile_teacher: CompileTeacher = False,
     profile: Annotated[bool, typer.Option(help="Print where a live step spends its time.")] = False,
 ) -> None:
     """Times our step and its parts on one workload."""
-    if into and rounds < ENOUGH:
-        raise typer.BadParameter(f"A record needs at least {ENOUGH} rounds, not {rounds}.")
-    if workload not in WORKLOADS:
-        raise typer.BadParameter(f"There is no workload {workload!r}: {', '.join(WORKLOADS)}.")
+    require([workload], rounds, into)
     about, options = circumstances(), {"compile_teacher": compile_teacher}
     torch.set_num_threads(threads or torch.get_num_threads())
     setup = Setup(WORKLOADS[workload], resolve_device(device), options=options)

@@ -7,11 +7,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from tutelage.engine import TrainSettings
-from tutelage.runs import train
+from tutelage.engine.choosing import Chosen
+from tutelage.runs import settling, train
 
 TRAIN = {"steps": 3, "batch_size": 50, "precision": "fp32", "keep_memory": False, "threads": 1}
 RECIPE: dict[str, Any] = {
@@ -43,6 +45,18 @@ def train_teacher(runs: Path) -> Path:
     """Trains a network that is right more often than chance; its run folder."""
     learned = recipe(student={"name": "resnet8", "width": 8}, steps=40, batch_size=100)
     return train(learned, name="teacher", runs=runs, with_test=False, shown=False).folder
+
+
+def taking(monkeypatch: pytest.MonkeyPatch, **values: Any) -> list[tuple[str, ...]]:
+    """What is taken in the place of what is fastest; what was open each time."""
+    asked: list[tuple[str, ...]] = []
+
+    def choose(distiller: Any, data: Any, settings: Any, device: Any) -> Chosen:
+        asked.append(settings.open)
+        return Chosen({key: values[key] for key in settings.open}, {"x": 1.5}, 7)
+
+    monkeypatch.setattr(settling, "choose", choose)
+    return asked
 
 
 class Pool(nn.Module):

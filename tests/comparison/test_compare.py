@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import distilled, recipe, train_teacher
+from tiny import distilled, recipe, taking, train_teacher
 
 from tutelage import identity
 from tutelage.build import build
@@ -25,7 +25,6 @@ from tutelage.comparison.spec import read_spec
 from tutelage.data.digits import digits
 from tutelage.data.loader import TrainLoader
 from tutelage.engine import fit
-from tutelage.engine.choosing import Chosen
 from tutelage.errors import DataError, NetworkError, RecipeError, RunError, SettingError
 from tutelage.evaluation.robustness import robustness
 from tutelage.identity import weights_of
@@ -33,7 +32,7 @@ from tutelage.provenance import digest, versions
 from tutelage.records import RunFolder, alone_in
 from tutelage.runs import extras as extras_module
 from tutelage.runs import run as run_module
-from tutelage.runs import settling, train
+from tutelage.runs import train
 
 Line = dict[str, Any]
 
@@ -408,22 +407,10 @@ def test_a_choice_among_failures_is_refused(runs: Path):
 # What is measured once for all
 
 
-def deciding(monkeypatch: pytest.MonkeyPatch, **values: Any) -> list[tuple[str, ...]]:
-    """What is taken for the fastest; what was open each time."""
-    asked: list[tuple[str, ...]] = []
-
-    def choose(distiller: Any, data: Any, settings: Any, device: Any) -> Chosen:
-        asked.append(settings.open)
-        return Chosen({key: values[key] for key in settings.open}, {"x": 1.5}, 7)
-
-    monkeypatch.setattr(settling, "choose", choose)
-    return asked
-
-
 def test_precision_is_decided_once_for_all_trials_and_kept(
     runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
 ):
-    asked = deciding(monkeypatch, precision="bf16", channels_last=False)
+    asked = taking(monkeypatch, precision="bf16", channels_last=False)
     auto = recipe(precision="auto", channels_last="auto")
     fixed = {"set": {"train.precision": "fp32"}}
     value = spec({"one": {}, "fixed": fixed, "wide": TWO["wide"]}, base=auto)
@@ -442,7 +429,7 @@ def test_precision_is_decided_once_for_all_trials_and_kept(
 
     first_two = [("one", "bf16", False)] * 2 + [("fixed", "fp32", False)] * 2
     assert taken() == first_two + [("wide", "bf16", False)] * 2
-    asked = deciding(monkeypatch, precision="fp32", channels_last=True)
+    asked = taking(monkeypatch, precision="fp32", channels_last=True)
     trained.clear()
     more = spec({"one": {}, "fixed": fixed, "narrow": {"set": {"student.width": 3}}}, base=auto)
     run(more, runs)
@@ -455,7 +442,7 @@ def test_precision_is_decided_once_for_all_trials_and_kept(
 def test_each_setting_is_decided_by_the_first_row_that_leaves_it_open(
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    asked = deciding(monkeypatch, precision="fp32", channels_last=False)
+    asked = taking(monkeypatch, precision="fp32", channels_last=False)
     rows = {
         "said": {},
         "one": {"set": {"train.precision": "auto"}},
@@ -471,7 +458,7 @@ def test_each_setting_is_decided_by_the_first_row_that_leaves_it_open(
 
 
 def test_without_anything_open_nothing_is_decided(runs: Path, monkeypatch: pytest.MonkeyPatch):
-    asked = deciding(monkeypatch)
+    asked = taking(monkeypatch)
     run(spec(TWO, seeds=[0]), runs)
     assert asked == []
     assert "decided" not in json.loads(file_of(runs).read_text().splitlines()[0])

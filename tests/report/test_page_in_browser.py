@@ -74,31 +74,66 @@ def test_it_draws_all_for_paper_without_a_driver(chromium: str, page: Path, tmp_
 
 
 class Seen:
-    """A page in a browser, and what it complained about or asked for."""
+    """A page in a browser, and what it complained about or asked for.
 
-    def __init__(self, page: Any) -> None:
-        self.page = page
+    Chromium without a screen now and then stops painting a page for good: no animation frame comes
+    any more, so nothing that waits for one, a screenshot or an observer, ever happens. That is
+    no fault of the page, which is then opened anew.
+    """
+
+    def __init__(self, browser: Any, page: Path, size: tuple[int, int]) -> None:
+        self._browser, self._file = browser, page
+        self._size = {"width": size[0], "height": size[1]}
         self.complaints: list[str] = []
+        self._open()
+
+    def _open(self) -> None:
+        self._context = self._browser.new_context(viewport=self._size)
+        self.page: Any = self._context.new_page()
         self.requests: list[str] = []
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.requests.append(request.url))
-        page.on(
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on(
             "console",
             lambda said: (
                 self.complaints.append(said.text) if said.type in ("error", "warning") else None
             ),
         )
+        self.page.goto(self._file.as_uri())
+
+    def close(self) -> None:
+        self._context.close()
+
+    def _paints(self) -> bool:
+        """Whether a frame comes within five seconds."""
+        return self.page.evaluate(
+            """new Promise(answer => {
+                requestAnimationFrame(() => answer(true));
+                setTimeout(() => answer(false), 5000);
+            })"""
+        )
 
     def scroll_through(self) -> None:
         """Opens what is folded, and goes down to the end as a reader would."""
+        for _ in range(8):
+            if self._scrolled_through():
+                return
+            self.close()
+            self._open()
+        raise AssertionError("this browser always stops painting")
+
+    def _scrolled_through(self) -> bool:
+        """False if the browser stopped painting on the way."""
         self.page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true; })")
         height = self.page.evaluate("document.documentElement.scrollHeight")
         for place in range(0, height + 1, 400):
             self.page.evaluate(f"window.scrollTo({{ top: {place}, behavior: 'instant' }})")
             self.page.wait_for_timeout(30)
-        for _ in range(300):  # a slow machine draws nothing of what is passed too quickly
+        for tries in range(300):  # a slow machine draws nothing of what is passed too quickly
             if not self.page.evaluate("!!document.querySelector('.plot:not([data-drawn])')"):
-                return
+                return True
+            if tries % 50 == 49 and not self._paints():
+                return False
             self.page.evaluate(
                 "document.querySelector('.plot:not([data-drawn])')"
                 ".scrollIntoView({ block: 'center', behavior: 'instant' })"
@@ -129,12 +164,9 @@ def browser(chromium: str) -> Iterator[Any]:
 
 @pytest.fixture(params=SIZES, ids=lambda size: f"{size[0]} px")
 def seen(browser: Any, page: Path, request: pytest.FixtureRequest) -> Iterator[Seen]:
-    width, height = request.param
-    context = browser.new_context(viewport={"width": width, "height": height})
-    looked = Seen(context.new_page())
-    looked.page.goto(page.as_uri())
+    looked = Seen(browser, page, request.param)
     yield looked
-    context.close()
+    looked.close()
 
 
 def test_every_figure_is_drawn_and_nothing_is_asked_for(seen: Seen, page: Path):

@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny import distilled, recipe, train_teacher
+from tiny import distilled, recipe, taking, train_teacher
 
 from tutelage.build import build
-from tutelage.engine.choosing import Chosen
 from tutelage.errors import Interrupted, RunError, SettingError
 from tutelage.recipes import validate
 from tutelage.records import RunFolder, write_json
-from tutelage.runs import check, settling, train
+from tutelage.runs import check, train
 from tutelage.runs.caching import cache, plan
 from tutelage.teachers.manifest import Manifest
 
@@ -23,18 +22,6 @@ DATA = {"source": {"name": "digits"}, "validation": 100, "labelled": 200, "num_v
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train_teacher(tmp_path_factory.mktemp("runs"))
-
-
-def taking(monkeypatch: pytest.MonkeyPatch, **values: Any) -> list[tuple[str, ...]]:
-    """What is taken in the place of what is fastest; what was open each time."""
-    asked: list[tuple[str, ...]] = []
-
-    def choose(distiller: Any, data: Any, settings: Any, device: Any) -> Chosen:
-        asked.append(settings.open)
-        return Chosen({key: values[key] for key in settings.open}, {"x": 1.5}, 7)
-
-    monkeypatch.setattr(settling, "choose", choose)
-    return asked
 
 
 def test_what_was_taken_is_in_the_recipe_and_the_record(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from tutelage.cli.arguments import AsJson, Overrides, RecipeName
 from tutelage.errors import SettingError
 from tutelage.recipes import Recipe, read_recipe
 from tutelage.report.tables import duration, listing
@@ -26,16 +27,8 @@ app = typer.Typer(add_completion=False)
     "tutelage cache my.yaml data.num_views=4 --out stores/my --part 1/4    # the others elsewhere"
 )
 def cache(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a packaged recipe."),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="key=value", help="Replaces what the recipe says.", show_default=False
-        ),
-    ] = None,
+    recipe: RecipeName,
+    overrides: Overrides = None,
     out: Annotated[
         Path | None,
         typer.Option(help="The store's folder.", show_default="the recipe's teacher.cache"),
@@ -80,9 +73,7 @@ def cache(
             show_default="all, or what a launcher says",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Ask a recipe's teacher once, and store its answers.
 

@@ -1,10 +1,11 @@
 """`tutelage check`."""
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from tutelage.cli.arguments import AsJson, Overrides, RecipeName
 from tutelage.engine.choosing import Chosen
 from tutelage.recipes import read_recipe
 from tutelage.report.tables import align, count, listing, percent, ratio
@@ -19,19 +20,9 @@ app = typer.Typer(add_completion=False)
     "tutelage check my.yaml student.width=8 train.batch_size=64"
 )
 def check(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a packaged recipe."),
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="key=value", help="Replaces what the recipe says.", show_default=False
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    recipe: RecipeName,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build a recipe and take one step, without writing anything.
 

@@ -9,6 +9,7 @@ import typer
 
 from tutelage import comparison
 from tutelage.cli import COMMAND
+from tutelage.cli.arguments import AsJson
 from tutelage.errors import SettingError
 from tutelage.report.page import write_page
 from tutelage.report.sources import read_source
@@ -55,9 +56,7 @@ def compare(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table as Markdown.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run every setting with every seed, and put them into one table.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tutelage.cli import COMMAND
+from tutelage.cli.arguments import AsJson
 from tutelage.errors import SettingError
 from tutelage.report.acceptance import EXIT_CODES, parse_limits
 from tutelage.report.measures import measures
@@ -74,9 +75,7 @@ def evaluate(
             "undecided.",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object and nothing else.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what a run's record says, and check it against its student.
 

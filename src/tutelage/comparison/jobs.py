@@ -16,6 +16,7 @@ import torch
 
 from tutelage.engine.host import num_cores
 from tutelage.errors import Interrupted, RunError, SettingError
+from tutelage.runs.surroundings import usual_threads
 
 __all__ = ["Jobs", "running"]
 
@@ -39,8 +40,7 @@ class Jobs:
         if count < 1:
             raise SettingError(f"jobs must be 1 or more, not {count}. 1 runs trials in turn.")
         alone = count == 1
-        own = min(torch.get_num_threads(), num_cores())
-        self.threads = own if alone else max(1, num_cores() // count)
+        self.threads = usual_threads() if alone else max(1, num_cores() // count)
         self._pool = None if alone else ThreadPoolExecutor(count)
         self.count = count
         self._children: set[BaseProcess] = set()

@@ -111,10 +111,10 @@ def evaluate(
     with surroundings(recipe.train) as device:
         built = build(recipe, with_test=with_test)
         require_same_content(built, record["content"], place.path, MEASURED)
+        _require_maps(built, extras)
         seen = look(built.student, built.validation, built, device)
         again: dict[str, Any] = {"validation_accuracy": accuracy(seen)}
         if with_test:
-            _require_maps(built, extras)
             measured = deepcopy(record)
             more = f": {extras}" if extras.keys else ""
             add_test(measured, place, built, device, command, f"{purpose}{more}")

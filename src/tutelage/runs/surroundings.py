@@ -12,18 +12,20 @@ from tutelage.engine import TrainSettings, memory_in_words, resolve_device
 from tutelage.engine.host import num_cores
 from tutelage.errors import DataError
 
-__all__ = ["CONTENT", "MEASURED", "require_same_content", "surroundings"]
+__all__ = ["CONTENT", "MEASURED", "require_same_content", "surroundings", "usual_threads"]
+
+
+def usual_threads() -> int:
+    """Of the CPU, where nobody says: as many as torch has, but no more than there are cores."""
+    return min(torch.get_num_threads(), num_cores())
 
 
 @contextmanager
 def surroundings(settings: TrainSettings) -> Iterator[torch.device]:
-    """The device. Inside, torch has the threads asked for, and lack of memory is said in words.
-
-    Unless said, these are as many as torch has, but no more than there are cores to use.
-    """
+    """The device. Inside, torch has the threads asked for, and lack of memory is said in words."""
     device, before = resolve_device(settings.device), torch.get_num_threads()
     try:
-        torch.set_num_threads(settings.threads or min(before, num_cores()))
+        torch.set_num_threads(settings.threads or usual_threads())
         with memory_in_words(device, settings):
             yield device
     finally:
