@@ -1,6 +1,7 @@
 """What stored.yaml trains from, and what it is held against: its stores, and the plain loop.
 
     python benchmarks/stored.py stores --record benchmarks/records/stores.jsonl
+    python benchmarks/stored.py stores --spec benchmarks/stored-fp32.yaml --record …
     python benchmarks/stored.py plain --record benchmarks/records/stores.jsonl
 
 A store that is complete is left alone, so the first command goes on where it was stopped. The time
@@ -44,6 +45,7 @@ it keeps 3 or fewer; at temperature 4 these hold 70 % of the mass, not the usual
 
 app = typer.Typer(add_completion=False, help=__doc__)
 Into = Annotated[Path | None, typer.Option("--record", help="Add a line to this file for each.")]
+Which = Annotated[Path, typer.Option("--spec", help="The comparison that they are for.")]
 Seeds = Annotated[list[int] | None, typer.Option("--seed", help="Several; all that are there.")]
 
 
@@ -57,10 +59,10 @@ def stored_rows(spec: Spec, seeds: list[int] | None = None) -> Iterator[tuple[st
 
 
 @app.command()
-def stores(seed: Seeds = None, into: Into = None) -> None:
+def stores(seed: Seeds = None, into: Into = None, which: Which = SPEC) -> None:
     """Makes the stores that are not there yet."""
     about = circumstances()
-    for row, recipe in stored_rows(read_spec(SPEC), seed):
+    for row, recipe in stored_rows(read_spec(which), seed):
         folder, choices = recipe.store, CHOICES.get(row, Choices())
         assert folder is not None
         if (folder / "manifest.json").exists() and Manifest.read(folder).checksums is not None:
