@@ -35,12 +35,14 @@ def test_the_plain_loop_takes_the_steps_of_our_engine_without_what_makes_them_fa
 
 
 def test_each_row_has_a_store_of_its_own_for_each_seed_with_as_many_views_as_it_says():
-    spec = read_spec(stored.SPEC)
-    rows = list(stored.stored_rows(spec))
-    assert len({recipe.store for _, recipe in rows}) == len(rows) == 7 * len(spec.seeds)
+    specs = [read_spec(stored.SPEC), read_spec(stored.SPEC.with_name("stored-fp32.yaml"))]
+    rows = [pair for spec in specs for pair in stored.stored_rows(spec)]
+    assert len({recipe.store for _, recipe in rows}) == len(rows) == (5 + 2) * 3
+    live = specs[0].recipe(specs[0].settings("live", {}), 0)
     for row, recipe in rows:
         assert row.startswith(f"views-{recipe.data.num_views}")
-        assert recipe.methods == spec.recipe(spec.settings("live", {}), 0).methods
+        assert recipe.methods == live.methods
+        assert recipe.train.optimizer == live.train.optimizer
     visits = 2400 * 128 / 2500
     assert max(recipe.data.num_views or 0 for _, recipe in rows) == -(-visits // 1)
-    assert stored.CHOICES.keys() <= spec.rows.keys()
+    assert stored.CHOICES.keys() <= {row for row, _ in rows}

@@ -4,12 +4,22 @@ from tutelage.methods._base import Method, Needs
 from tutelage.methods.attention_transfer import AttentionTransfer
 from tutelage.methods.fitnet_hints import FitNetHints
 from tutelage.methods.kd import KD
+from tutelage.methods.knowledge_projection import KnowledgeProjection
 
-__all__ = ["KD", "METHODS", "AttentionTransfer", "FitNetHints", "Method", "Needs"]
+__all__ = [
+    "KD",
+    "METHODS",
+    "AttentionTransfer",
+    "FitNetHints",
+    "KnowledgeProjection",
+    "Method",
+    "Needs",
+]
 
 METHODS: dict[str, type[Method]] = {
     "attention_transfer": AttentionTransfer,
     "fitnet_hints": FitNetHints,
     "kd": KD,
+    "knowledge_projection": KnowledgeProjection,
 }
 """Name in recipes → class, in alphabetical order."""

@@ -23,12 +23,14 @@ from tutelage.report.networks import Network, at, mean, read_split
 from tutelage.report.origins import again, origin, recipe, trials
 from tutelage.report.pictures import pictures
 from tutelage.report.qualities import agreement, calibration, classes, robustness
+from tutelage.report.selection import selection_figure, selections, survivors
 from tutelage.report.sources import Comparison, Runs, Source
 from tutelage.report.tables import count, duration, ratio, run_table
 from tutelage.report.views import (
     Part,
     View,
     by_part,
+    every_one,
     of_every_seed,
     one_each,
     section,
@@ -309,10 +311,11 @@ def _choices(view: View) -> Section:
                 ", ".join(terms) or "–",
             ]
         )
+        chose = {choice.method for choice in selections(one.name, one.record)}
         phases += [
-            f"{one.name}, phase {number}: {setting(phase)}"
+            f"{one.name}, phase {number}: {setting(rest)}"
             for number, phase in enumerate(one.record.get("phases") or [], start=1)
-            if phase
+            if (rest := {name: value for name, value in phase.items() if name not in chose})
         ]
     blocks: list[Block] = []
     if rows:
@@ -321,12 +324,21 @@ def _choices(view: View) -> Section:
     if phases:
         blocks.append(Text("What was found between phases:"))
         blocks.append(Points(phases))
+    blocks += _selected(view.source)
     if isinstance(view.source, Comparison):
         blocks += _tried(view.source.choices)
     blocks += by_part(view, _alike)
     if not any(of_every_seed(one, "similarity") for one in view.networks):
         blocks.append(Text("Likeness of maps to the teacher's (CKA): not measured."))
     return section("choices", "Connections and choices", blocks, "Nothing was chosen.")
+
+
+def _selected(source: Source) -> list[Block]:
+    """What methods chose between phases: a picture of each row's first run, a table of all."""
+    first = [choice for one in one_each(source) for choice in selections(one.name, one.record)]
+    figures = [selection_figure(choice, f"-{place}") for place, choice in enumerate(first)]
+    whole = [choice for one in every_one(source) for choice in selections(one.name, one.record)]
+    return [*shown(*figures), *(survivors(whole) if len(whole) > 1 else [])]
 
 
 def _alike(part: Part) -> list[Block]:

@@ -17,6 +17,7 @@ __all__ = [
     "Part",
     "View",
     "by_part",
+    "every_one",
     "notes_of",
     "of_every_seed",
     "one_each",
@@ -134,15 +135,22 @@ class One(NamedTuple):
         return full_name(self.row, self.part)
 
 
-def one_each(source: Source) -> list[One]:
-    """Each row's first whole record at each part, or each run's record."""
+def every_one(source: Source) -> list[One]:
+    """Every whole record."""
     if isinstance(source, Runs):
         return [One(str(record["name"]), "", record) for record in source.records]
-    found: dict[tuple[str, str], One] = {}
-    for line in source.lines:
-        if line["kind"] == "trial" and "students" in line["record"]:
-            one = One(line["row"], line["part"], line["record"])
-            found.setdefault((one.row, one.part), one)
+    return [
+        One(line["row"], line["part"], line["record"])
+        for line in source.lines
+        if line["kind"] == "trial" and "students" in line["record"]
+    ]
+
+
+def one_each(source: Source) -> list[One]:
+    """Each row's first whole record at each part, or each run's record."""
+    found: dict[Any, One] = {}
+    for place, one in enumerate(every_one(source)):
+        found.setdefault(place if isinstance(source, Runs) else (one.row, one.part), one)
     return list(found.values())
 
 

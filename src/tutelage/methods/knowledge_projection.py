@@ -1,0 +1,365 @@
+"""The student's layers and the teacher's are tied by learned projections, of which the best stays.
+
+## Idea
+
+A middle layer of the teacher and an injection layer of the student see the same picture in
+different coordinates. A learned 1×1 projection, thrown away after training, takes the one's
+channels to the other's, and what it cannot explain is the loss. Nobody knows beforehand which two
+layers belong together, so all pairs of stages start as routes, and the worse half is dropped again
+and again until one is left.
+
+## Formula
+
+    teacher_to_student:  d(b) = mean over channels and places of ( Y · n(t) − n(s) )²
+    student_to_teacher:  d(b) = mean over channels and places of ( Y · n(s) − n(t) )²
+    term of a route:     1/|R| · mean over the batch of g(b) d(b)
+    l1:                  |…| in the place of (…)²; with a mask, each channel times its m_c
+
+s, t: maps → `student`, `teacher`; what is projected is first resized to the other: average-pooled
+to fewer places, interpolated to more. Y → `project`, a 1×1 convolution without bias. n →
+`standardize`: each channel with mean 0 and variance 1 over batch and places. g → `gate_of`: 1, and
+`gate` where the teacher's answer is wrong. m = softplus(w) over its mean. R: the routes left.
+`normalize="variance"`: maps as they are, and d over the target's variance (l1: mean deviation).
+
+After a phase each route has a score, lower is better. `joint`: supervised loss + |R| · term, both
+on held-out pictures; since the first is the same for all, the second ranks. `lookahead`: the
+supervised loss on held-out pictures after one virtual step on that term. Of n routes the best
+⌈n/2⌉ stay, at least `keep`.
+
+## Needs
+
+At least one stage of maps in both networks; channels and sizes may differ. Class labels and, unless
+`gate` is 1, logits over the same classes. Two samples in a batch at least: they share statistics.
+
+## Settings
+
+- `direction`, teacher_to_student: the abstract's. Try student_to_teacher too: the student must then
+  *carry* what the teacher has; the other way round it need only be *predictable from* it.
+- `routes`, adaptive: all pairs, halved after each phase (`train.phases: 5` takes nine to one);
+  random: one pair, drawn by the seed, as a control. `keep`, 1: routes that stay to the end.
+- `score`, joint; lookahead asks what a route does for the labels, at one forward and backward pass
+  and one pass over validation for each route.
+- `residual`, l2, or l1. `normalize`, standardize, or variance. `mask`, False. `gate`, 0.25; 1
+  turns it off. All are reconstructed (Source).
+- Weight: by a schedule that falls to 0, as `{kind: linear, from: 3, to: 0}`. Try two decades around
+  3 on validation: it decides more than all else here.
+
+## Cost
+
+Per route c_s · c_t parameters (as many again as channels with a mask) and MACs per place in
+training: for ResNet-8 from ResNet-56 nine routes of 12,544 parameters in all. The first phase is
+the dearest. Nothing at inference.
+
+## When to use it, when not
+
+With few labels and a teacher of the same kind of pictures. Not in batches of one; and not for its
+choice of layers alone where you know which belong together: `fitnet_hints` costs less.
+
+## With other methods
+
+With `kd`, at its usual weights. With `fitnet_hints` it says the same twice.
+
+## Source
+
+Z. Zhang, G. Ning, Z. He: Knowledge Projection for Deep Neural Networks, 2017, arXiv:1710.09505, of
+which only the abstract could be read: a learned projection from a middle layer of the teacher to
+one of the student, both "adaptively selected during training by evaluating a joint loss function
+in an iterative manner". **Differences**: everything else is reconstructed. *Formula*: a linear
+projection and squared residual as in FitNets; l1, mask and gate as remembered, unconfirmed.
+*Normalization*: with a free projection on the teacher's side the plain residual is lowest where the
+student's features vanish; dividing by a detached variance leaves that gradient, so here it flows
+through. *Iteration*: successive halving of all pairs in one run. *direction*: student_to_teacher is
+FitNets', not the paper's.
+
+## Evidence
+
+The paper claims up to 4 points at 4 to 10 times less complexity. With this package: not yet
+measured.
+"""
+
+from math import ceil, inf, isfinite
+from typing import Any, Literal, NamedTuple, final
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, interpolate, softplus
+
+from tutelage.errors import NetworkError, SettingError
+from tutelage.methods._base import Method, Needs
+from tutelage.types import Findings, Phase, Shapes, Terms, TransferBatch
+
+__all__ = ["KnowledgeProjection", "gate_of", "projection_loss", "standardize"]
+
+Direction = Literal["teacher_to_student", "student_to_teacher"]
+Residual = Literal["l2", "l1"]
+Norm = Literal["standardize", "variance"]
+EPSILON = 1e-5
+
+
+def standardize(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """Each channel with mean 0 and variance 1 over batch and places, gradient and all.
+
+    Example:
+        >>> standardize(torch.tensor([[[[2.0, 6.0]]]]))
+        tensor([[[[-1.0000,  1.0000]]]])
+    """
+    return batch_norm(maps, None, None, training=True, eps=EPSILON)
+
+
+def gate_of(
+    teacher_logits: Float[Tensor, "n k"],
+    targets: Int64[Tensor, " n"],
+    has_label: Bool[Tensor, " n"],
+    *,
+    gate: float,
+) -> Float[Tensor, " n"]:
+    """1 for each sample that the teacher gets right or that has no label; `gate` for the others.
+
+    Example:
+        Right, wrong, and wrong about a placeholder:
+
+        >>> logits = torch.tensor([[2.0, 1.0], [2.0, 1.0], [2.0, 1.0]])
+        >>> labelled = torch.tensor([True, True, False])
+        >>> gate_of(logits, torch.tensor([0, 1, 1]), labelled, gate=0.25)
+        tensor([1.0000, 0.2500, 1.0000])
+    """
+    wrong = has_label & (teacher_logits.argmax(dim=1) != targets)
+    return torch.where(wrong, gate, 1.0)
+
+
+def projection_loss(
+    student: Float[Tensor, "n c_s h_s w_s"],
+    teacher: Float[Tensor, "n c_t h_t w_t"],
+    *,
+    project: Float[Tensor, "c_2 c_1"],
+    direction: Direction = "teacher_to_student",
+    residual: Residual = "l2",
+    normalize: Norm = "standardize",
+    gates: Float[Tensor, " n"] | None = None,
+    mask: Float[Tensor, " c_2"] | None = None,
+) -> Float[Tensor, ""]:
+    """What a projection leaves unexplained of one map by the other, g(b) d(b), mean over the batch.
+
+    Nothing is detached: pass the teacher's map without gradient.
+
+    Args:
+        project: from the channels of the map that is projected to those of the other, the target.
+        gates: one factor per sample; 1 unless given.
+        mask: one factor per channel of the target, 0 or more, of mean 1; 1 unless given.
+
+    Example:
+        Standardized, the teacher's map is (−1, 1) and the student's (1, −1). Projected by ½ the
+        former leaves (−1½, 1½), of which the squares are 2¼.
+
+        >>> student, teacher = torch.tensor([[[[6.0, 2.0]]]]), torch.tensor([[[[0.0, 8.0]]]])
+        >>> projection_loss(student, teacher, project=torch.tensor([[0.5]]))
+        tensor(2.2500)
+    """
+    forth = direction == "teacher_to_student"
+    source, target = (teacher, student) if forth else (student, teacher)
+    source = _resize(source, (target.shape[2], target.shape[3]))
+    if normalize == "standardize":
+        source, target = standardize(source), standardize(target)
+    # Between phases no autocast is at hand to bring both to one type.
+    difference = conv2d(source, project.to(source.dtype)[:, :, None, None]) - target
+    if mask is not None:
+        factors = mask if residual == "l1" else mask.sqrt()
+        difference = difference * factors[:, None, None]
+    wide = torch.promote_types(difference.dtype, torch.float32)
+    # As a norm: reads bfloat16 and adds in float32 without a float32 copy of the map.
+    order = 2 if residual == "l2" else 1
+    whole = torch.linalg.vector_norm(difference, order, dim=(1, 2, 3), dtype=wide) ** order
+    each = whole / difference[0].numel()
+    if normalize == "variance":
+        each = each / _spread(target.to(wide), residual)
+    return each.mean() if gates is None else (gates * each).mean()
+
+
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Averages over fewer places, interpolates between more."""
+    height, width = maps.shape[2:]
+    if (height, width) == size:
+        return maps
+    if height >= size[0] and width >= size[1]:
+        return adaptive_avg_pool2d(maps, size)
+    return interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+def _spread(maps: Tensor, residual: Residual) -> Tensor:
+    if residual == "l2":
+        return maps.var(correction=0) + EPSILON
+    return (maps - maps.mean()).abs().mean() + EPSILON
+
+
+class Route(NamedTuple):
+    """A student's tap, and the teacher's that it is tied to."""
+
+    student: str
+    teacher: str
+
+    @property
+    def term(self) -> str:
+        """What its term is called."""
+        return f"projection/{self.student}<-{self.teacher}"
+
+
+@final
+class KnowledgeProjection(Method):
+    """Projections along routes that are halved after each phase; see the module's docstring.
+
+    Raises:
+        SettingError: `keep` is below 1, or `gate` is not in [0, 1].
+    """
+
+    needs = Needs(outputs=("logits",), taps="all", labels="class", compares_samples=True)
+
+    def __init__(
+        self,
+        *,
+        direction: Direction = "teacher_to_student",
+        routes: Literal["adaptive", "random"] = "adaptive",
+        keep: int = 1,
+        score: Literal["joint", "lookahead"] = "joint",
+        residual: Residual = "l2",
+        normalize: Norm = "standardize",
+        mask: bool = False,
+        gate: float = 0.25,
+    ) -> None:
+        super().__init__()
+        if keep < 1:
+            raise SettingError(f"knowledge_projection keeps at least 1 route, not {keep}.")
+        if not 0 <= gate <= 1:
+            raise SettingError(
+                f"knowledge_projection needs a gate in [0, 1], but it is {gate}: it is the share "
+                "that a sample keeps where the teacher is wrong. 1 turns it off."
+            )
+        self.direction: Direction = direction
+        self.residual: Residual = residual
+        self.normalize: Norm = normalize
+        self.start, self.keep, self.score, self.masked, self.gate = routes, keep, score, mask, gate
+        self.routes: tuple[Route, ...] = ()
+        self.projections, self.masks = nn.ParameterList(), nn.ParameterList()
+
+    def build(self, shapes: Shapes) -> None:
+        """Makes a projection for each pair of a student's and a teacher's map."""
+        student, teacher = shapes.student, shapes.teachers[0]
+        _check_outputs(student.output, teacher.output, self.gate)
+        own, others = _maps(student.features, "student"), _maps(teacher.features, "teacher")
+        self.routes = tuple(Route(one, other) for one in own for other in others)
+        for route in self.routes:
+            ends = (others[route.teacher], own[route.student])
+            c_in, c_out = ends if self.direction == "teacher_to_student" else ends[::-1]
+            weight = torch.empty(c_out, c_in)
+            nn.init.normal_(weight, std=c_in**-0.5)
+            self.projections.append(nn.Parameter(weight))
+            if self.masked:
+                self.masks.append(nn.Parameter(torch.zeros(c_out)))
+        if self.start == "random":
+            self._keep_only([int(torch.randint(len(self.routes), ()))])
+
+    def forward(self, batch: TransferBatch) -> Terms:
+        """One term per route that is left, `projection/<student tap><-<teacher tap>`."""
+        student, (teacher,) = batch.student, batch.teachers
+        if len(batch.has_label) < 2:
+            raise NetworkError(
+                "knowledge_projection shares statistics between samples, and a batch of one has "
+                "none to share. Take a batch of at least 2."
+            )
+        gates = None
+        if self.gate < 1:
+            gates = gate_of(teacher.output, batch.targets, batch.has_label, gate=self.gate)
+        return {
+            route.term: projection_loss(
+                student.features[route.student],
+                teacher.features[route.teacher],
+                project=self.projections[number],
+                direction=self.direction,
+                residual=self.residual,
+                normalize=self.normalize,
+                gates=gates,
+                mask=self._mask(number),
+            )
+            / len(self.routes)
+            for number, route in enumerate(self.routes)
+        }
+
+    def _mask(self, number: int) -> Tensor | None:
+        if not self.masked:
+            return None
+        mask = softplus(self.masks[number])
+        return mask / mask.mean()
+
+    def end_phase(self, phase: Phase) -> Findings | None:
+        """Drops the worse half of the routes."""
+        if len(self.routes) <= self.keep:
+            return None
+        found = self._lookahead(phase) if self.score == "lookahead" else self._joint(phase)
+        scores = [score if isfinite(score) else inf for score in found]
+        order = sorted(range(len(scores)), key=lambda number: (scores[number], number))
+        kept = sorted(order[: max(self.keep, ceil(len(order) / 2))])
+        names = [route.term.split("/", 1)[1] for route in self.routes]
+        self._keep_only(kept)
+        values = {
+            "score": self.score,
+            "scores": {
+                name: score if isfinite(score) else None
+                for name, score in zip(names, found, strict=True)
+            },
+            "kept": [names[number] for number in kept],
+        }
+        return Findings(values, changed=len(kept) < len(names))
+
+    def _joint(self, phase: Phase) -> list[float]:
+        """Supervised loss + residual of each route, on held-out pictures."""
+        total, count = torch.zeros(len(self.routes), dtype=torch.float64), 0
+        for batch in phase.held_out():
+            size = len(batch.has_label)
+            if size > 1:
+                with torch.no_grad():
+                    terms = torch.stack(list(self(batch).values()))
+                total, count = total + size * terms.double().cpu(), count + size
+        task = phase.lookahead(())  # on no term: as it is
+        return (task + total * len(self.routes) / max(count, 1)).tolist()
+
+    def _lookahead(self, phase: Phase) -> list[float]:
+        """Supervised loss on held-out pictures after a step on each route."""
+        return [phase.lookahead([route.term]) for route in self.routes]
+
+    def _keep_only(self, numbers: list[int]) -> None:
+        """Drops the other routes and their learned parts."""
+        self.routes = tuple(self.routes[number] for number in numbers)
+        self.projections = nn.ParameterList([self.projections[number] for number in numbers])
+        if self.masked:
+            self.masks = nn.ParameterList([self.masks[number] for number in numbers])
+
+    def structure(self) -> Any:
+        """The routes that are left, `[student tap, teacher tap]` each."""
+        return [list(route) for route in self.routes]
+
+    def restore_structure(self, structure: Any) -> None:
+        """Drops the routes that are not in `structure`."""
+        left = {tuple(route) for route in structure}
+        self._keep_only([i for i, route in enumerate(self.routes) if tuple(route) in left])
+
+
+def _maps(features: dict[str, tuple[int, ...]], role: str) -> dict[str, int]:
+    """Tap → channels, of the taps that are maps."""
+    found = {tap: shape[0] for tap, shape in features.items() if len(shape) == 3}
+    if not found:
+        raise NetworkError(
+            f"knowledge_projection needs a stage of channels, height and width, but none was found "
+            f"in the {role}. Take networks with convolutional stages."
+        )
+    return found
+
+
+def _check_outputs(
+    student: tuple[int, ...] | None, teacher: tuple[int, ...] | None, gate: float
+) -> None:
+    if gate < 1 and (student is None or student != teacher or len(student) != 1):
+        raise NetworkError(
+            "knowledge_projection asks whether the teacher is right, which needs logits of both "
+            f"networks over the same classes, but the student puts out {student} and the teacher "
+            f"{teacher} per sample. Set gate: 1, or take a teacher of the same classes."
+        )
