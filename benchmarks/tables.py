@@ -9,11 +9,13 @@ JSON lines, relative to the root of the repository:
     steps of STEPS                  the newest line of each workload; see step.py
     peers of PEERS                  the same for each way of measuring; see peers.py
     peers of PEERS: A | B …         only those rows
+    compiled of PEERS               the same where our teacher was compiled
 """
 
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -157,21 +159,21 @@ def _steps(file: Path) -> str:
         values = [one["peak_memory_bytes"][name] for one in newest.values()]
         sizes = [f"{value / 1e6:.0f}" if value else "–" for value in values]
         cells.append([f"peak memory, {name}, MB", *sizes])
-    return markdown(cells, _circumstances(file))
+    return markdown(cells, _circumstances(_on_a_cpu(file)))
 
 
-def _on_a_cpu(file: Path) -> list[Line]:
-    """Lines of the table: of the newest line's threads, and with nothing beyond the usual."""
+def _on_a_cpu(file: Path, *, compiled: bool = False) -> list[Line]:
+    """Lines of the table: of the newest line's threads, our teacher compiled or not."""
     lines = [line for line in read_lines(file) if line["result"]["device"] == "cpu"]
-    usual = [line for line in lines if not any(line["result"]["options"].values())]
-    threads = usual[-1]["result"]["threads"]
-    return [line for line in usual if line["result"]["threads"] == threads]
+    wanted = [line for line in lines if line["result"]["options"]["compile_teacher"] == compiled]
+    threads = wanted[-1]["result"]["threads"]
+    return [line for line in wanted if line["result"]["threads"] == threads]
 
 
-def _circumstances(file: Path) -> list[str]:
+def _circumstances(lines: Iterable[Line]) -> list[str]:
     """On what, with what and under which load."""
     said = {}
-    for line in _on_a_cpu(file):
+    for line in lines:
         result, versions = line["result"], {"torchdistill": "absent"} | line["versions"]
         named = ", ".join(f"{name} {versions[name]}" for name in ("torch", "timm", "torchdistill"))
         said[
@@ -181,9 +183,10 @@ def _circumstances(file: Path) -> list[str]:
     return list(said)
 
 
-def _peers(file: Path) -> str:
+def _peers(file: Path, *, compiled: bool = False) -> str:
+    lines = _on_a_cpu(file, compiled=compiled)
     newest: dict[tuple[str, bool], Line] = {}
-    for line in _on_a_cpu(file):
+    for line in lines:
         result = line["result"]
         for workload in result["ms"]:
             newest[workload, result["apart"]] = result
@@ -206,14 +209,19 @@ def _peers(file: Path) -> str:
         for one in newest[order[0]][name][order[0][0]]:
             values = [newest[key][name][key[0]].get(one) for key in order]
             cells.append([f"{one} ms", *(_spread(value) if value else "–" for value in values)])
-    return markdown(cells, _circumstances(file))
+    return markdown(cells, _circumstances(lines))
 
 
 def _spread(value: Mapping[str, float]) -> str:
     return f"{value['median']:.4g} ({value['low']:.4g} … {value['high']:.4g})"
 
 
-_KINDS: Mapping[str, Callable[..., str]] = {"stores": _stores, "steps": _steps, "peers": _peers}
+_KINDS: Mapping[str, Callable[..., str]] = {
+    "stores": _stores,
+    "steps": _steps,
+    "peers": _peers,
+    "compiled": partial(_peers, compiled=True),
+}
 
 
 def main() -> None:
