@@ -1,6 +1,6 @@
 """Knowledge projection: the formula written out, scale, and routes that are chosen."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, final
@@ -19,6 +19,7 @@ from tutelage.methods.knowledge_projection import (
     gate_of,
     projection_loss,
     standardize,
+    to_unit_variance,
 )
 from tutelage.recipes import validate
 from tutelage.records import RunFolder, read_lines
@@ -79,18 +80,13 @@ def written_out(
 
 
 @pytest.mark.parametrize("residual", ["l2", "l1"])
-@pytest.mark.parametrize("direction", DIRECTIONS)
-def test_equals_the_card_written_out(direction: Direction, residual: Literal["l2", "l1"]) -> None:
-    student, teacher = maps(0, 3, 4, 2, 3), maps(1, 3, 5, 2, 3)
-    forth = direction == "teacher_to_student"
-    source, target = (teacher, student) if forth else (student, teacher)
-    project = maps(2, target.shape[1], source.shape[1])
-    gates, mask = [1.0, 0.25, 0.5], [0.5, 1.5, 0.0, 2.0, 1.0][: target.shape[1]]
+def test_equals_the_card_written_out(residual: Literal["l2", "l1"]) -> None:
+    source, target, project = maps(0, 3, 4, 2, 3), maps(1, 3, 5, 2, 3), maps(2, 5, 4)
+    gates, mask = [1.0, 0.25, 0.5], [0.5, 1.5, 0.0, 2.0, 1.0]
     loss = projection_loss(
-        student,
-        teacher,
+        standardize(source),
+        standardize(target),
         project=project,
-        direction=direction,
         residual=residual,
         gates=torch.tensor(gates, dtype=torch.float64),
         mask=torch.tensor(mask, dtype=torch.float64),
@@ -100,58 +96,86 @@ def test_equals_the_card_written_out(direction: Direction, residual: Literal["l2
     assert loss.item() == pytest.approx(wanted)
 
 
-def test_what_is_projected_takes_the_size_of_the_other() -> None:
-    student, teacher = maps(3, 2, 3, 4, 4), maps(4, 2, 5, 2, 2)
-    pooled = torch.nn.functional.adaptive_avg_pool2d(student, (2, 2))
-    project = maps(5, 5, 3)
-    back: Direction = "student_to_teacher"
-    torch.testing.assert_close(
-        projection_loss(student, teacher, project=project, direction=back),
-        projection_loss(pooled, teacher, project=project, direction=back),
-    )
-    # A map that is even from side to side stays so: interpolation makes nothing up.
-    even = maps(6, 2, 5, 1, 1).expand(2, 5, 2, 2)
-    wide = maps(6, 2, 5, 1, 1).expand(2, 5, 4, 4)
-    torch.testing.assert_close(
-        projection_loss(student, even, project=maps(5, 3, 5)),
-        projection_loss(student, wide, project=maps(5, 3, 5)),
-    )
-
-
 @pytest.mark.parametrize("direction", DIRECTIONS)
-def test_scale_shift_and_sign_of_channels_do_not_matter_to_the_best_projection(
+def test_the_method_projects_in_its_direction_and_weighs_what_the_teacher_gets_wrong(
     direction: Direction,
 ) -> None:
-    student, teacher = maps(7, 4, 3, 3, 3), maps(8, 4, 3, 3, 3)
+    student = ObservationShape((3,), {"s": (4, 2, 3)})
+    teacher = ObservationShape((3,), {"t": (5, 2, 3)})
+    method = KnowledgeProjection(direction=direction, gate=0.1)
+    method.build(Shapes(student, (teacher,)))
+    own, other = maps(0, 2, 4, 2, 3), maps(1, 2, 5, 2, 3)
+    batch = TransferBatch(
+        Observation(torch.zeros(2, 3), {"s": own}),
+        (Observation(torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]), {"t": other}),),
+        torch.tensor([2, 2]),
+        torch.ones(2, dtype=torch.bool),
+        None,
+        None,
+        0,
+    )
+    ends = (other, own) if direction == "teacher_to_student" else (own, other)
+    (project,) = method.double().projections
+    assert project.shape == (ends[1].shape[1], ends[0].shape[1])
+    wanted = written_out(*ends, project, gates=[1.0, 0.1], mask=[1.0] * 5, power=2)
+    assert method(batch)["projection/s<-t"].item() == pytest.approx(wanted)
 
-    def best(student: Tensor, teacher: Tensor) -> float:
-        forth = direction == "teacher_to_student"
-        ends = (teacher, student) if forth else (student, teacher)
-        source, target = (standardize(one).movedim(1, -1).flatten(0, 2) for one in ends)
-        project = torch.linalg.lstsq(source, target).solution.T
-        return projection_loss(student, teacher, project=project, direction=direction).item()
 
-    factors = torch.tensor([0.01, -3.0, 50.0], dtype=torch.float64)[:, None, None]
-    moved = best(student * factors + 7, teacher * factors.flip(0) - 2)
-    # Not to the last digit: variances are floored by 1e-5.
-    assert best(student, teacher) == pytest.approx(moved, rel=0.1)
-    assert best(student * factors[1:2] - 1, teacher) == pytest.approx(
-        best(student, teacher), rel=1e-4
+def test_what_is_projected_takes_the_size_of_the_other() -> None:
+    large, small, project = maps(3, 2, 3, 4, 4), maps(4, 2, 5, 2, 2), maps(5, 5, 3)
+    halved = torch.stack([large[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)]).mean(0)
+    down = projection_loss(large, small, project=project)
+    torch.testing.assert_close(down, projection_loss(halved, small, project=project))
+
+    def between(values: Tensor, dim: int) -> Tensor:
+        """Of two places four: the ends as they are, and a quarter and three quarters between."""
+        first, last = values.split(1, dim)
+        return torch.cat([first, (3 * first + last) / 4, (first + 3 * last) / 4, last], dim)
+
+    wide = between(between(small, 2), 3)
+    up = projection_loss(small, large, project=project.T)
+    torch.testing.assert_close(up, projection_loss(wide, large, project=project.T))
+
+
+def test_the_projection_may_stand_on_either_side_of_the_resizing() -> None:
+    small, large, project = maps(6, 2, 3, 3, 2), maps(7, 2, 5, 7, 5), maps(8, 5, 3)
+    wide = torch.nn.functional.interpolate(small, (7, 5), mode="bilinear")
+    torch.testing.assert_close(
+        projection_loss(small, large, project=project),
+        projection_loss(wide, large, project=project),
     )
 
 
-def test_variance_divides_the_plain_residual() -> None:
-    student, teacher, project = maps(9, 2, 3, 2, 2), maps(10, 2, 4, 2, 2), maps(11, 3, 4)
-    guess = torch.einsum("oi,nihw->nohw", project, teacher)
-    cases: tuple[tuple[Literal["l2", "l1"], Tensor, Tensor], ...] = (
-        ("l2", (guess - student).square(), student.var(correction=0)),
-        ("l1", (guess - student).abs(), (student - student.mean()).abs().mean()),
-    )
-    for residual, plain, spread in cases:
-        loss = projection_loss(
-            student, teacher, project=project, residual=residual, normalize="variance"
-        )
-        torch.testing.assert_close(loss, plain.mean() / (spread + 1e-5))
+def best(source: Tensor, target: Tensor) -> float:
+    """What the best of all projections leaves of standardized maps."""
+    source, target = standardize(source), standardize(target)
+    flat = [one.movedim(1, -1).flatten(0, 2) for one in (source, target)]
+    project = torch.linalg.lstsq(*flat).solution.T
+    return projection_loss(source, target, project=project).item()
+
+
+def test_scale_and_shift_of_channels_change_nothing() -> None:
+    source, target = maps(9, 4, 3, 3, 3), maps(10, 4, 4, 3, 3)
+    factors = torch.tensor([3.0, -2.0, 50.0, 0.5], dtype=torch.float64)[:, None, None]
+    moved = best(source * factors[:3] + 7, target * factors - 2)
+    assert best(source, target) == pytest.approx(moved, rel=1e-4)  # variances are floored by 1e-5
+    assert 0.3 < best(source, target) < 1
+
+
+def test_a_map_that_can_be_told_from_the_other_leaves_nothing() -> None:
+    # The student forgets a channel: it can be told from the teacher, not the teacher from it.
+    teacher = maps(11, 4, 3, 3, 3)
+    student = teacher[:, :2] * 5 - 1
+    assert best(teacher, student) < 1e-4
+    assert best(student, teacher) == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_unit_variance_divides_the_residual_by_the_targets_variance() -> None:
+    source, target, project = maps(13, 2, 3, 2, 2), 7 * maps(14, 2, 4, 2, 2) + 2, maps(15, 4, 3)
+    spread = target.var(correction=0)
+    plain = torch.einsum("oi,nihw->nohw", project, source) - target
+    loss = projection_loss(source, to_unit_variance(target), project=project / spread.sqrt())
+    assert loss.item() == pytest.approx((plain.square().mean() / spread).item(), rel=1e-5)
 
 
 def test_a_gate_lies_before_what_the_teacher_gets_wrong_and_nothing_else() -> None:
@@ -161,21 +185,21 @@ def test_a_gate_lies_before_what_the_teacher_gets_wrong_and_nothing_else() -> No
 
 
 def test_a_gated_sample_counts_less_and_the_mean_stays_over_all() -> None:
-    student, teacher, project = maps(12, 2, 3, 2, 2), maps(13, 2, 3, 2, 2), maps(14, 3, 3)
+    source, target, project = maps(16, 2, 3, 2, 2), maps(17, 2, 3, 2, 2), maps(18, 3, 3)
     one, other = (
-        projection_loss(student, teacher, project=project, gates=torch.eye(2).double()[number])
+        projection_loss(source, target, project=project, gates=torch.eye(2).double()[number])
         for number in (0, 1)
     )
-    torch.testing.assert_close(one + other, projection_loss(student, teacher, project=project))
+    torch.testing.assert_close(one + other, projection_loss(source, target, project=project))
 
 
 # Whether features vanish
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("normalize", ["none", "standardize", "variance"])
+@pytest.mark.parametrize("norm", [nn.Identity(), standardize, to_unit_variance])
 def test_features_keep_their_scale_because_the_gradient_flows_through_the_norm(
-    normalize: str, optimizer: str
+    norm: Callable[[Tensor], Tensor], optimizer: str
 ) -> None:
     """Both sides are trained for 400 steps; without a norm the student's features vanish."""
     generator = torch.Generator().manual_seed(0)
@@ -198,21 +222,12 @@ def test_features_keep_their_scale_because_the_gradient_flows_through_the_norm(
 
     before = student().std().item()
     for _ in range(400):
-        if normalize == "none":
-            guess = torch.nn.functional.conv2d(teacher, project[:, :, None, None])
-            loss = (guess - student()).square().mean()
-        else:
-            loss = projection_loss(
-                student(),
-                teacher,
-                project=project,
-                normalize="variance" if normalize == "variance" else "standardize",
-            )
+        loss = projection_loss(norm(teacher), norm(student()), project=project)
         made.zero_grad()
         loss.backward()
         made.step()
     after = student().std().item()
-    if normalize == "none":
+    if isinstance(norm, nn.Identity):
         assert after < before / 10
     else:
         assert before / 2 < after < before * 2
@@ -295,8 +310,8 @@ def test_scores_of_the_joint_loss_are_what_they_say() -> None:
         index = fresh.routes.index(route)
         each = [
             projection_loss(
-                batch.student.features[route.student],
-                batch.teachers[0].features[route.teacher],
+                standardize(batch.teachers[0].features[route.teacher]),
+                standardize(batch.student.features[route.student]),
                 project=fresh.projections[index],
             ).item()
             for batch in batches

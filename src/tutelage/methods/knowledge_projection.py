@@ -15,11 +15,12 @@ and again until one is left.
     term of a route:     1/|R| · mean over the batch of g(b) d(b)
     l1:                  |…| in the place of (…)²; with a mask, each channel times its m_c
 
-s, t: maps → `student`, `teacher`; what is projected is first resized to the other: average-pooled
-to fewer places, interpolated to more. Y → `project`, a 1×1 convolution without bias. n →
-`standardize`: each channel with mean 0 and variance 1 over batch and places. g → `gate_of`: 1, and
-`gate` where the teacher's answer is wrong. m = softplus(w) over its mean. R: the routes left.
-`normalize="variance"`: maps as they are, and d over the target's variance (l1: mean deviation).
+s, t: maps of student and teacher, `source` and `target` or the other way round. Y → `project`, a
+1×1 convolution without bias; its result is brought to the target's size, averaged over fewer places
+or interpolated between more. n → `standardize`: each channel with mean 0 and variance 1 over batch
+and places; or, by `normalize: variance`, → `to_unit_variance`: the map over its standard deviation.
+g → `gate_of`: 1, and `gate` where the teacher's answer is wrong. m = softplus(w) over its mean. R:
+the routes left.
 
 After a phase each route has a score, lower is better. `joint`: supervised loss + |R| · term, both
 on held-out pictures; since the first is the same for all, the second ranks. `lookahead`: the
@@ -89,7 +90,13 @@ from tutelage.errors import NetworkError, SettingError
 from tutelage.methods._base import Method, Needs
 from tutelage.types import Findings, Phase, Shapes, Terms, TransferBatch
 
-__all__ = ["KnowledgeProjection", "gate_of", "projection_loss", "standardize"]
+__all__ = [
+    "KnowledgeProjection",
+    "gate_of",
+    "projection_loss",
+    "standardize",
+    "to_unit_variance",
+]
 
 Direction = Literal["teacher_to_student", "student_to_teacher"]
 Residual = Literal["l2", "l1"]
@@ -128,41 +135,52 @@ def gate_of(
     return torch.where(wrong, gate, 1.0)
 
 
+def to_unit_variance(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The map over its standard deviation, gradient and all; channels keep their means and sizes.
+
+    Example:
+        >>> to_unit_variance(torch.tensor([[[[2.0, 6.0]]]]))
+        tensor([[[[1.0000, 3.0000]]]])
+    """
+    wide = torch.promote_types(maps.dtype, torch.float32)
+    return maps * (maps.to(wide).var(correction=0) + EPSILON).rsqrt().to(maps.dtype)
+
+
 def projection_loss(
-    student: Float[Tensor, "n c_s h_s w_s"],
-    teacher: Float[Tensor, "n c_t h_t w_t"],
+    source: Float[Tensor, "n c_1 h_1 w_1"],
+    target: Float[Tensor, "n c_2 h_2 w_2"],
     *,
     project: Float[Tensor, "c_2 c_1"],
-    direction: Direction = "teacher_to_student",
     residual: Residual = "l2",
-    normalize: Norm = "standardize",
     gates: Float[Tensor, " n"] | None = None,
     mask: Float[Tensor, " c_2"] | None = None,
 ) -> Float[Tensor, ""]:
-    """What a projection leaves unexplained of one map by the other, g(b) d(b), mean over the batch.
+    """What a projection of one map leaves unexplained of another: g(b) d(b), mean over the batch.
 
-    Nothing is detached: pass the teacher's map without gradient.
+    Both maps are to be normalized before. Nothing is detached: pass the teacher's without gradient.
 
     Args:
-        project: from the channels of the map that is projected to those of the other, the target.
         gates: one factor per sample; 1 unless given.
         mask: one factor per channel of the target, 0 or more, of mean 1; 1 unless given.
 
     Example:
-        Standardized, the teacher's map is (−1, 1) and the student's (1, −1). Projected by ½ the
-        former leaves (−1½, 1½), of which the squares are 2¼.
+        Projected by ½, (−1, 1) leaves (−1½, 1½) of (1, −1), of which the squares are 2¼.
 
-        >>> student, teacher = torch.tensor([[[[6.0, 2.0]]]]), torch.tensor([[[[0.0, 8.0]]]])
-        >>> projection_loss(student, teacher, project=torch.tensor([[0.5]]))
+        >>> source, target = torch.tensor([[[[-1.0, 1.0]]]]), torch.tensor([[[[1.0, -1.0]]]])
+        >>> projection_loss(source, target, project=torch.tensor([[0.5]]))
         tensor(2.2500)
     """
-    forth = direction == "teacher_to_student"
-    source, target = (teacher, student) if forth else (student, teacher)
-    source = _resize(source, (target.shape[2], target.shape[3]))
-    if normalize == "standardize":
-        source, target = standardize(source), standardize(target)
+    size = (target.shape[2], target.shape[3])
+    fewer = source.shape[2] >= size[0] and source.shape[3] >= size[1]
+    # Averages and interpolation are linear: they may stand on either side of the projection, which
+    # has less to do at the smaller size.
+    if fewer:
+        source = adaptive_avg_pool2d(source, size)
     # Between phases no autocast is at hand to bring both to one type.
-    difference = conv2d(source, project.to(source.dtype)[:, :, None, None]) - target
+    guess = conv2d(source, project.to(source.dtype)[:, :, None, None])
+    if not fewer:
+        guess = interpolate(guess, size, mode="bilinear", align_corners=False)
+    difference = guess - target
     if mask is not None:
         factors = mask if residual == "l1" else mask.sqrt()
         difference = difference * factors[:, None, None]
@@ -171,25 +189,7 @@ def projection_loss(
     order = 2 if residual == "l2" else 1
     whole = torch.linalg.vector_norm(difference, order, dim=(1, 2, 3), dtype=wide) ** order
     each = whole / difference[0].numel()
-    if normalize == "variance":
-        each = each / _spread(target.to(wide), residual)
     return each.mean() if gates is None else (gates * each).mean()
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Averages over fewer places, interpolates between more."""
-    height, width = maps.shape[2:]
-    if (height, width) == size:
-        return maps
-    if height >= size[0] and width >= size[1]:
-        return adaptive_avg_pool2d(maps, size)
-    return interpolate(maps, size, mode="bilinear", align_corners=False)
-
-
-def _spread(maps: Tensor, residual: Residual) -> Tensor:
-    if residual == "l2":
-        return maps.var(correction=0) + EPSILON
-    return (maps - maps.mean()).abs().mean() + EPSILON
 
 
 class Route(NamedTuple):
@@ -269,20 +269,25 @@ class KnowledgeProjection(Method):
         gates = None
         if self.gate < 1:
             gates = gate_of(teacher.output, batch.targets, batch.has_label, gate=self.gate)
-        return {
-            route.term: projection_loss(
-                student.features[route.student],
-                teacher.features[route.teacher],
+        normal = standardize if self.normalize == "standardize" else to_unit_variance
+        own = {route.student: student.features[route.student] for route in self.routes}
+        others = {route.teacher: teacher.features[route.teacher] for route in self.routes}
+        own = {tap: normal(maps) for tap, maps in own.items()}
+        others = {tap: normal(maps) for tap, maps in others.items()}
+        terms = {}
+        for number, route in enumerate(self.routes):
+            ends = (others[route.teacher], own[route.student])
+            source, target = ends if self.direction == "teacher_to_student" else ends[::-1]
+            loss = projection_loss(
+                source,
+                target,
                 project=self.projections[number],
-                direction=self.direction,
                 residual=self.residual,
-                normalize=self.normalize,
                 gates=gates,
                 mask=self._mask(number),
             )
-            / len(self.routes)
-            for number, route in enumerate(self.routes)
-        }
+            terms[route.term] = loss / len(self.routes)
+        return terms
 
     def _mask(self, number: int) -> Tensor | None:
         if not self.masked:
