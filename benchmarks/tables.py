@@ -105,7 +105,7 @@ def _stores(comparison: Path, made: Path) -> str:
                 *_times([line["record"]["seconds"] for line in lines], stores),
             ]
         )
-    loops = list(_newest(others, "plain"))
+    loops = list(_newest(others, "plain")) if against == "live" else []  # what it is the loop of
     if loops:
         shares = [100 * loop["test_accuracy"] for loop in loops]
         times = _times([loop["seconds"] for loop in loops], [])

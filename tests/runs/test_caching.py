@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tutelage import build as building
 from tutelage import identity
 from tutelage.build import Built, build
 from tutelage.data.digits import digits
-from tutelage.errors import DataError, NetworkError, NoEffectWarning, StoreError
+from tutelage.errors import DataError, NetworkError, NoEffectWarning, RecipeError, StoreError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.identity import weights_of
 from tutelage.models.fusing import executed_batch_norms
@@ -512,7 +513,7 @@ def test_top_is_planned_after_asking_a_few(teacher: Path, tmp_path: Path):
 
 
 def test_top_that_saves_nothing_is_stored_whole(teacher: Path, tmp_path: Path):
-    with pytest.warns(NoEffectWarning, match="more bytes than all of them in fp16"):
+    with pytest.warns(NoEffectWarning, match="no fewer bytes than all of them in fp16"):
         found = plan(resolved(asked(teacher)), tmp_path / "s", Choices(logits="top", share=0.999))
     assert found["logits"]["kind"] == "fp16"
 
@@ -543,3 +544,24 @@ def test_what_was_noted_can_be_read(store: Path):
     assert about["made"]["threads"] == 1
     assert about["validation_accuracy"] > 0.2
     assert [stage["name"] for stage in about["stages"]] == ["layer1", "layer2", "layer3"]
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(teacher: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StoreError, match=r"is no store|cannot be made: Not a directory"):
+            cache(resolved(asked(teacher)), folder, EXACT, shown=False)
+        with pytest.raises(RecipeError, match="is a file or lies below one"):
+            train(stored(asked(teacher), folder), name="run", runs=tmp_path, shown=False)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_in_the_place_of_a_shard_is_named(teacher: Path, store: Path, tmp_path: Path):
+    copied = tmp_path / "store"
+    shutil.copytree(store, copied)
+    shard = min(copied.glob("train-*.safetensors"))
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(StoreError, match="is a folder where a file of the store belongs"):
+        cache(resolved(asked(teacher)), copied, EXACT, shown=False)

@@ -129,9 +129,9 @@ def text(found: dict[str, Any]) -> str:
         again = found["verified"]
         lines.append(
             f"Every file is whole. Asked again for {again['entries']} answers, the teacher gives "
-            f"them again, and {again['equal']} of the {again['training']} to training pictures to "
-            f"the last bit; a logit differs by at most {100 * again['difference']:.2g} % of the "
-            "largest."
+            f"them again: {again['equal']} of the {again['training']} to training pictures to the "
+            "last bit, and no logit of any, validation and test pictures among them, by more than "
+            f"{100 * again['difference']:.2g} % of the largest."
         )
     lines.append(f"It is complete. Next: tutelage train RECIPE teacher.cache={found['folder']}")
     return "\n".join(lines)

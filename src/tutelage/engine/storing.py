@@ -52,7 +52,12 @@ def begin(folder: Path, manifest: Manifest, question: Question) -> Manifest:
             f"{folder} is there already and is no store. Name another folder with --out."
         )
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:  # of no right, or a file among its parents
+            raise StoreError(
+                f"The folder {folder} cannot be made: {error.strerror}. Name another with --out."
+            ) from None
         manifest.write(folder)
     tables = {name: asked.index for name, asked in question.parts.items()}
     if not _keep(existing(folder).get(INDEX)):
@@ -80,6 +85,8 @@ def _keep(path: Path | None) -> bool:
     """Whether a file is there and as it was written; one that is damaged is removed."""
     if path is None:
         return False
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder where a file of the store belongs. Remove it.")
     if is_whole(path):
         return True
     path.unlink(missing_ok=True)  # of several processes that find it, one is the first

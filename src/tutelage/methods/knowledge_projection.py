@@ -192,7 +192,7 @@ def projection_loss(
     return each.mean() if gates is None else (gates * each).mean()
 
 
-class Route(NamedTuple):
+class _Route(NamedTuple):
     """A student's tap, and the teacher's that it is tied to."""
 
     student: str
@@ -238,7 +238,7 @@ class KnowledgeProjection(Method):
         self.residual: Residual = residual
         self.normalize: Norm = normalize
         self.start, self.keep, self.score, self.masked, self.gate = routes, keep, score, mask, gate
-        self.routes: tuple[Route, ...] = ()
+        self.routes: tuple[_Route, ...] = ()
         self.projections, self.masks = nn.ParameterList(), nn.ParameterList()
 
     def build(self, shapes: Shapes) -> None:
@@ -246,7 +246,7 @@ class KnowledgeProjection(Method):
         student, teacher = shapes.student, shapes.teachers[0]
         _check_outputs(student.output, teacher.output, self.gate)
         own, others = _maps(student.features, "student"), _maps(teacher.features, "teacher")
-        self.routes = tuple(Route(one, other) for one in own for other in others)
+        self.routes = tuple(_Route(one, other) for one in own for other in others)
         for route in self.routes:
             ends = (others[route.teacher], own[route.student])
             c_in, c_out = ends if self.direction == "teacher_to_student" else ends[::-1]

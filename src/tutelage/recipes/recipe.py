@@ -102,9 +102,21 @@ class Recipe(BaseModel):
 
     @property
     def store(self) -> Path | None:
-        """The folder of the store that answers for the teacher, if one does."""
+        """The folder of the store that answers for the teacher, if one does.
+
+        Raises:
+            RecipeError: there is a file of that name.
+        """
         named = (self.teacher or {}).get("cache")
-        return None if named is None else Path(named.replace("{seed}", str(self.seed)))
+        if named is None:
+            return None
+        folder = Path(named.replace("{seed}", str(self.seed)))
+        if folder.is_file() or folder.parent.is_file():
+            raise RecipeError(
+                f"teacher.cache is the folder of a store, but {folder} is a file or lies below "
+                "one. Name the folder that `tutelage cache` has made."
+            )
+        return folder
 
 
 def source_entry(value: Any) -> dict[str, Any]:

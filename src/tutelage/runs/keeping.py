@@ -85,7 +85,7 @@ def logits_code(built: Built, question: Question, folder: Path, choices: Choices
         return LogitsCode("top", num_classes, top, temperature)
     warnings.warn(
         f"{100 * choices.share:g} % of the mass at temperature {temperature:g} takes {top} of "
-        f"{num_classes} classes, more bytes than all of them in fp16; they are stored whole.",
+        f"{num_classes} classes, no fewer bytes than all of them in fp16; they are stored whole.",
         NoEffectWarning,
         stacklevel=2,
     )
