@@ -172,10 +172,77 @@ def test_a_map_that_can_be_told_from_the_other_leaves_nothing() -> None:
 
 def test_unit_variance_divides_the_residual_by_the_targets_variance() -> None:
     source, target, project = maps(13, 2, 3, 2, 2), 7 * maps(14, 2, 4, 2, 2) + 2, maps(15, 4, 3)
-    spread = target.var(correction=0)
-    plain = torch.einsum("oi,nihw->nohw", project, source) - target
+    centered = target - target.mean(dim=(0, 2, 3), keepdim=True)
+    spread = centered.square().mean()
+    plain = torch.einsum("oi,nihw->nohw", project, source) - centered
     loss = projection_loss(source, to_unit_variance(target), project=project / spread.sqrt())
     assert loss.item() == pytest.approx((plain.square().mean() / spread).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("norm", [standardize, to_unit_variance])
+def test_offsets_between_channels_explain_nothing(norm: Callable[[Tensor], Tensor]) -> None:
+    source, target = maps(30, 64, 4, 2, 2).abs(), maps(31, 64, 6, 2, 2)
+    offsets = 30 * torch.arange(6.0, dtype=torch.float64)[:, None, None]
+    flat = [norm(one).movedim(1, -1).flatten(0, 2) for one in (source, target + offsets)]
+    project = torch.linalg.lstsq(*flat).solution.T
+    assert projection_loss(norm(source), norm(target + offsets), project=project) > 0.9
+    silent = norm(torch.full((2, 3, 2, 2), 2.0)).requires_grad_()
+    assert not silent.any()
+
+
+def test_a_mask_weighs_squares_and_has_a_gradient_at_zero() -> None:
+    source, target, project = maps(32, 2, 3, 2, 2), maps(33, 2, 2, 2, 2), maps(34, 2, 3)
+    first, second = (
+        projection_loss(source, target, project=project, mask=torch.eye(2).double()[number])
+        for number in (0, 1)
+    )
+    torch.testing.assert_close(first + second, projection_loss(source, target, project=project))
+    mask = torch.zeros(2, dtype=torch.float64).requires_grad_()
+    projection_loss(source, target, project=project, mask=mask).backward()
+    assert mask.grad is not None
+    assert (mask.grad > 0).all()
+
+
+def test_a_learned_mask_can_leave_no_channel_out_and_no_score_sees_it() -> None:
+    method, batch = built(mask=True, gate=1.0), observed(3)
+    plain = built(gate=1.0)
+    assert method(batch)["projection/a<-a"].item() == pytest.approx(
+        plain(batch)["projection/a<-a"].item()
+    )
+    with torch.no_grad():
+        for weights in method.masks:
+            weights.copy_(torch.tensor([50.0, -50.0, -50.0, -50.0]))
+    mask = torch.tensor([2.5, 0.5, 0.5, 0.5], dtype=torch.float64)
+    wanted = projection_loss(
+        standardize(batch.teachers[0].features["a"]),
+        standardize(batch.student.features["a"]),
+        project=method.projections[0],
+        mask=mask,
+    )
+    assert method(batch)["projection/a<-a"].item() == pytest.approx(wanted.item() / 9)
+    scores = [one.end_phase(Look([batch])) for one in (method, plain)]
+    assert scores[0] is not None
+    assert scores[1] is not None
+    assert scores[0].values == scores[1].values
+
+
+@pytest.mark.parametrize("residual", ["l2", "l1"])
+@pytest.mark.parametrize(
+    ("name", "norm"), [("standardize", standardize), ("variance", to_unit_variance)]
+)
+def test_settings_reach_the_formula(
+    residual: Any, name: Any, norm: Callable[[Tensor], Tensor]
+) -> None:
+    batch = observed(4)
+    method = built(residual=residual, normalize=name, gate=1.0, direction="student_to_teacher")
+    for route, project in zip(method.routes, method.projections, strict=True):
+        wanted = projection_loss(
+            norm(batch.student.features[route.student]),
+            norm(batch.teachers[0].features[route.teacher]),
+            project=project,
+            residual=residual,
+        )
+        assert method(batch)[route.term].item() == pytest.approx(wanted.item() / 9)
 
 
 def test_a_gate_lies_before_what_the_teacher_gets_wrong_and_nothing_else() -> None:
@@ -257,6 +324,9 @@ def observed(seed: int, n: int = 32) -> TransferBatch:
     """The student's b is a linear map of the teacher's a; all else is noise."""
     student = {name: maps(100 * seed + i, n, *STAGES[name]) for i, name in enumerate(STAGES)}
     teacher = {name: maps(100 * seed + 50 + i, n, *STAGES[name]) for i, name in enumerate(STAGES)}
+    for taps in (student, teacher):  # noise of little variance, which a plain residual would choose
+        taps.update({name: 0.05 * values for name, values in taps.items()})
+    teacher["a"] = 20 * teacher["a"]
     student["b"] = torch.einsum("oi,nihw->nohw", maps(1234, 4, 4), teacher["a"])
     logits = maps(100 * seed + 99, n, 3)
     return TransferBatch(
@@ -293,7 +363,9 @@ def test_of_nine_routes_eight_of_noise_the_real_one_survives(
             optimizer.zero_grad()
             loss.sum().backward()
             optimizer.step()
-        findings = method.end_phase(Look([observed(5000 + seed), observed(6000 + seed)]))
+        look = Look([observed(5000 + seed), observed(6000 + seed)])
+        look.number = phase
+        findings = method.end_phase(look)
         found.append(None if findings is None else list(findings.values["kept"]))
         optimizer = torch.optim.Adam(method.parameters(), lr=0.05)
     assert [kept and len(kept) for kept in found] == [5, 3, 2, 1, None]
@@ -339,7 +411,9 @@ def test_a_route_whose_score_is_no_number_goes_first_and_ties_keep_their_order()
     assert method.structure() == [["a", "b"], ["a", "c"], ["b", "a"], ["b", "b"], ["b", "c"]]
     method.end_phase(Look([], after))
     assert len(method.routes) == 4
-    assert method.end_phase(Look([], after)) is None
+    later = Look([], after)
+    later.number = 2
+    assert method.end_phase(later) is None
 
 
 def test_the_weight_of_all_routes_together_stays_when_some_go() -> None:
@@ -361,6 +435,24 @@ def test_a_random_route_is_one_and_the_seed_draws_it() -> None:
     assert all(len(routes) == 1 for routes in drawn)
     assert drawn[3] == built(3, routes="random").structure()
     assert len({tuple(routes[0]) for routes in drawn}) > 5
+    method = built(3, routes="random")
+    findings = method.end_phase(Look([]))
+    assert findings is not None
+    assert not findings.changed
+    assert findings.values["kept"] == [f"{drawn[3][0][0]}<-{drawn[3][0][1]}"]
+
+
+def test_routes_of_one_size_are_fixed() -> None:
+    method = built(routes="same")
+    every = [["a", "a"], ["a", "b"], ["b", "a"], ["b", "b"], ["c", "c"]]
+    assert method.structure() == every
+    method.end_phase(Look([observed(1)]))
+    assert method.structure() == every
+    small = ObservationShape((3,), {"a": (4, 9, 9)})
+    with pytest.raises(NetworkError, match="Set routes: adaptive"):
+        KnowledgeProjection(routes="same").build(
+            Shapes(small, (ObservationShape((3,), dict(STAGES)),))
+        )
 
 
 def test_learned_parts_are_those_of_the_card() -> None:

@@ -30,6 +30,7 @@ def test_a_line_ends_where_its_candidate_was_dropped():
     (choice,) = selections("run", record())
     assert choice.left == ["b<-b"]
     figure = selection_figure(choice, "-0")
+    assert figure is not None
     assert {trace["legendgroup"]: trace["x"] for trace in figure.data} == {
         "a<-a": [1, 2],
         "a<-b": [1],
@@ -75,3 +76,9 @@ def test_the_page_shows_the_first_run_and_names_what_stayed_in_each(tmp_path: Pa
     assert cells[:3] == ["a&lt;-a", "b&lt;-b", "b&lt;-b"]
     assert "phase 3: {&#34;other&#34;" in text  # as before, in words
     assert "phase 1: {" not in text
+
+
+def test_what_was_never_chosen_has_no_picture_but_is_named():
+    (choice,) = selections("run", {"phases": [{"routes": {"scores": {}, "kept": ["a<-b"]}}, {}]})
+    assert choice.left == ["a<-b"]
+    assert selection_figure(choice, "-0") is None

@@ -18,43 +18,49 @@ and again until one is left.
 s, t: maps of student and teacher, `source` and `target` or the other way round. Y → `project`, a
 1×1 convolution without bias; its result is brought to the target's size, averaged over fewer places
 or interpolated between more. n → `standardize`: each channel with mean 0 and variance 1 over batch
-and places; or, by `normalize: variance`, → `to_unit_variance`: the map over its standard deviation.
-g → `gate_of`: 1, and `gate` where the teacher's answer is wrong. m = softplus(w) over its mean. R:
-the routes left.
+and places; or, by `normalize: variance`, → `to_unit_variance`: each channel with mean 0, and the
+map with variance 1. g → `gate_of`: 1, and `gate` where the teacher's answer is wrong. m = ½ +
+½ softplus(w) over its mean, so that no channel can be left out. R: the routes left.
 
-After a phase each route has a score, lower is better. `joint`: supervised loss + |R| · term, both
-on held-out pictures; since the first is the same for all, the second ranks. `lookahead`: the
-supervised loss on held-out pictures after one virtual step on that term. Of n routes the best
+After a phase each route has a score, lower is better. `joint`: supervised loss + |R| · term without
+mask, both on held-out pictures; since the first is the same for all, the second ranks. `lookahead`:
+the supervised loss on held-out pictures after one virtual step on that term. Of n routes the best
 ⌈n/2⌉ stay, at least `keep`.
 
 ## Needs
 
-At least one stage of maps in both networks; channels and sizes may differ. Class labels and, unless
-`gate` is 1, logits over the same classes. Two samples in a batch at least: they share statistics.
+At least one stage of maps in both networks; channels and sizes may differ. Logits; over the same
+classes, unless `gate` is 1. Class labels, of some of the pictures. Two samples in a batch at least:
+they share statistics.
 
 ## Settings
 
 - `direction`, teacher_to_student: the abstract's. Try student_to_teacher too: the student must then
   *carry* what the teacher has; the other way round it need only be *predictable from* it.
-- `routes`, adaptive: all pairs, halved after each phase (`train.phases: 5` takes nine to one);
-  random: one pair, drawn by the seed, as a control. `keep`, 1: routes that stay to the end.
+- `routes`, adaptive: all pairs, halved after each phase (`train.phases: 5` takes nine to one, while
+  the weight is still above 0). As controls: random, one pair, drawn by the seed; same, all pairs of
+  maps of one size, of which none is dropped. `keep`, 1: routes that stay to the end.
 - `score`, joint; lookahead asks what a route does for the labels, at one forward and backward pass
-  and one pass over validation for each route.
+  and one pass over validation for each route. It says nothing where weight or learning rate are 0.
 - `residual`, l2, or l1. `normalize`, standardize, or variance. `mask`, False. `gate`, 0.25; 1
   turns it off. All are reconstructed (Source).
-- Weight: by a schedule that falls to 0, as `{kind: linear, from: 3, to: 0}`. Try two decades around
-  3 on validation: it decides more than all else here.
+- Weight: by a schedule that falls to 0, as `{kind: linear, from: 10, to: 0}`. Try two decades, 1 to
+  100, on validation: it decides more than all else here.
 
 ## Cost
 
-Per route c_s · c_t parameters (as many again as channels with a mask) and MACs per place in
-training: for ResNet-8 from ResNet-56 nine routes of 12,544 parameters in all. The first phase is
-the dearest. Nothing at inference.
+Per route c_s · c_t parameters (and with a mask the target's channels) and MACs per place of the
+smaller map in training: for ResNet-8 from ResNet-56 nine routes of 12,544 parameters in all. The
+first phase is the dearest. Between phases one pass over validation, and one for its supervised
+loss. Nothing at inference.
 
 ## When to use it, when not
 
 With few labels and a teacher of the same kind of pictures. Not in batches of one; and not for its
-choice of layers alone where you know which belong together: `fitnet_hints` costs less.
+choice of layers alone where you know which belong together: `fitnet_hints` costs less. Mind that
+the validation pictures that choose routes have been used for a choice, and that a channel of the
+target that is silent throughout is explained for nothing: with teacher_to_student a student may
+gain by silencing some.
 
 ## With other methods
 
@@ -69,8 +75,8 @@ in an iterative manner". **Differences**: everything else is reconstructed. *For
 projection and squared residual as in FitNets; l1, mask and gate as remembered, unconfirmed.
 *Normalization*: with a free projection on the teacher's side the plain residual is lowest where the
 student's features vanish; dividing by a detached variance leaves that gradient, so here it flows
-through. *Iteration*: successive halving of all pairs in one run. *direction*: student_to_teacher is
-FitNets', not the paper's.
+through. *Iteration*: successive halving of all pairs in one run, by the loss on held-out pictures
+with weight 1. *direction*: student_to_teacher is FitNets', not the paper's.
 
 ## Evidence
 
@@ -136,14 +142,19 @@ def gate_of(
 
 
 def to_unit_variance(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-    """The map over its standard deviation, gradient and all; channels keep their means and sizes.
+    """Each channel with mean 0, and all of the map with variance 1, gradient and all.
 
     Example:
-        >>> to_unit_variance(torch.tensor([[[[2.0, 6.0]]]]))
-        tensor([[[[1.0000, 3.0000]]]])
+        Channels of (−1, 1) and (−3, 3) about their means: the variance is (1 + 9) / 2 = 5.
+
+        >>> to_unit_variance(torch.tensor([[[[2.0, 4.0]], [[0.0, 6.0]]]]))
+        tensor([[[[-0.4472,  0.4472]],
+        <BLANKLINE>
+                 [[-1.3416,  1.3416]]]])
     """
     wide = torch.promote_types(maps.dtype, torch.float32)
-    return maps * (maps.to(wide).var(correction=0) + EPSILON).rsqrt().to(maps.dtype)
+    centered = maps.to(wide) - maps.mean(dim=(0, 2, 3), keepdim=True, dtype=wide)
+    return (centered * (centered.square().mean() + EPSILON).rsqrt()).to(maps.dtype)
 
 
 def projection_loss(
@@ -170,25 +181,21 @@ def projection_loss(
         >>> projection_loss(source, target, project=torch.tensor([[0.5]]))
         tensor(2.2500)
     """
-    size = (target.shape[2], target.shape[3])
-    fewer = source.shape[2] >= size[0] and source.shape[3] >= size[1]
+    (height, width), (tall, broad) = source.shape[2:], target.shape[2:]
     # Averages and interpolation are linear: they may stand on either side of the projection, which
     # has less to do at the smaller size.
-    if fewer:
-        source = adaptive_avg_pool2d(source, size)
+    if height > tall or width > broad:
+        source = adaptive_avg_pool2d(source, (min(height, tall), min(width, broad)))
     # Between phases no autocast is at hand to bring both to one type.
     guess = conv2d(source, project.to(source.dtype)[:, :, None, None])
-    if not fewer:
-        guess = interpolate(guess, size, mode="bilinear", align_corners=False)
+    if height < tall or width < broad:
+        guess = interpolate(guess, (tall, broad), mode="bilinear", align_corners=False)
     difference = guess - target
-    if mask is not None:
-        factors = mask if residual == "l1" else mask.sqrt()
-        difference = difference * factors[:, None, None]
     wide = torch.promote_types(difference.dtype, torch.float32)
     # As a norm: reads bfloat16 and adds in float32 without a float32 copy of the map.
     order = 2 if residual == "l2" else 1
-    whole = torch.linalg.vector_norm(difference, order, dim=(1, 2, 3), dtype=wide) ** order
-    each = whole / difference[0].numel()
+    channels = torch.linalg.vector_norm(difference, order, dim=(2, 3), dtype=wide) ** order
+    each = (channels if mask is None else channels * mask).mean(dim=1) / (tall * broad)
     return each.mean() if gates is None else (gates * each).mean()
 
 
@@ -218,7 +225,7 @@ class KnowledgeProjection(Method):
         self,
         *,
         direction: Direction = "teacher_to_student",
-        routes: Literal["adaptive", "random"] = "adaptive",
+        routes: Literal["adaptive", "random", "same"] = "adaptive",
         keep: int = 1,
         score: Literal["joint", "lookahead"] = "joint",
         residual: Residual = "l2",
@@ -246,7 +253,17 @@ class KnowledgeProjection(Method):
         student, teacher = shapes.student, shapes.teachers[0]
         _check_outputs(student.output, teacher.output, self.gate)
         own, others = _maps(student.features, "student"), _maps(teacher.features, "teacher")
-        self.routes = tuple(_Route(one, other) for one in own for other in others)
+        self.routes = tuple(
+            _Route(one, other)
+            for one in own
+            for other in others
+            if self.start != "same" or student.features[one][1:] == teacher.features[other][1:]
+        )
+        if not self.routes:
+            raise NetworkError(
+                "knowledge_projection is to tie maps of one size, but no stage of the student has "
+                "the size of a stage of the teacher. Set routes: adaptive."
+            )
         for route in self.routes:
             ends = (others[route.teacher], own[route.student])
             c_in, c_out = ends if self.direction == "teacher_to_student" else ends[::-1]
@@ -260,6 +277,9 @@ class KnowledgeProjection(Method):
 
     def forward(self, batch: TransferBatch) -> Terms:
         """One term per route that is left, `projection/<student tap><-<teacher tap>`."""
+        return self._terms(batch, masked=self.masked)
+
+    def _terms(self, batch: TransferBatch, *, masked: bool) -> Terms:
         student, (teacher,) = batch.student, batch.teachers
         if len(batch.has_label) < 2:
             raise NetworkError(
@@ -270,10 +290,10 @@ class KnowledgeProjection(Method):
         if self.gate < 1:
             gates = gate_of(teacher.output, batch.targets, batch.has_label, gate=self.gate)
         normal = standardize if self.normalize == "standardize" else to_unit_variance
-        own = {route.student: student.features[route.student] for route in self.routes}
-        others = {route.teacher: teacher.features[route.teacher] for route in self.routes}
-        own = {tap: normal(maps) for tap, maps in own.items()}
-        others = {tap: normal(maps) for tap, maps in others.items()}
+        taps_s = dict.fromkeys(route.student for route in self.routes)
+        taps_t = dict.fromkeys(route.teacher for route in self.routes)
+        own = {tap: normal(student.features[tap]) for tap in taps_s}
+        others = {tap: normal(teacher.features[tap]) for tap in taps_t}
         terms = {}
         for number, route in enumerate(self.routes):
             ends = (others[route.teacher], own[route.student])
@@ -284,26 +304,21 @@ class KnowledgeProjection(Method):
                 project=self.projections[number],
                 residual=self.residual,
                 gates=gates,
-                mask=self._mask(number),
+                mask=_mask(self.masks[number]) if masked else None,
             )
             terms[route.term] = loss / len(self.routes)
         return terms
 
-    def _mask(self, number: int) -> Tensor | None:
-        if not self.masked:
-            return None
-        mask = softplus(self.masks[number])
-        return mask / mask.mean()
-
     def end_phase(self, phase: Phase) -> Findings | None:
         """Drops the worse half of the routes."""
-        if len(self.routes) <= self.keep:
-            return None
+        names = [route.term.split("/", 1)[1] for route in self.routes]
+        if self.start != "adaptive" or len(names) <= self.keep:
+            first = phase.number == 0  # what was never chosen is told once
+            return Findings({"scores": {}, "kept": names}) if first else None
         found = self._lookahead(phase) if self.score == "lookahead" else self._joint(phase)
         scores = [score if isfinite(score) else inf for score in found]
         order = sorted(range(len(scores)), key=lambda number: (scores[number], number))
         kept = sorted(order[: max(self.keep, ceil(len(order) / 2))])
-        names = [route.term.split("/", 1)[1] for route in self.routes]
         self._keep_only(kept)
         values = {
             "score": self.score,
@@ -313,7 +328,7 @@ class KnowledgeProjection(Method):
             },
             "kept": [names[number] for number in kept],
         }
-        return Findings(values, changed=len(kept) < len(names))
+        return Findings(values, changed=True)
 
     def _joint(self, phase: Phase) -> list[float]:
         """Supervised loss + residual of each route, on held-out pictures."""
@@ -322,10 +337,11 @@ class KnowledgeProjection(Method):
             size = len(batch.has_label)
             if size > 1:
                 with torch.no_grad():
-                    terms = torch.stack(list(self(batch).values()))
+                    terms = torch.stack(list(self._terms(batch, masked=False).values()))
                 total, count = total + size * terms.double().cpu(), count + size
-        task = phase.lookahead(())  # on no term: as it is
-        return (task + total * len(self.routes) / max(count, 1)).tolist()
+        assert count, "at least two pictures validate"
+        task = phase.lookahead(())  # after no step, but for the running statistics of norms
+        return (task + total * len(self.routes) / count).tolist()
 
     def _lookahead(self, phase: Phase) -> list[float]:
         """Supervised loss on held-out pictures after a step on each route."""
@@ -346,6 +362,12 @@ class KnowledgeProjection(Method):
         """Drops the routes that are not in `structure`."""
         left = {tuple(route) for route in structure}
         self._keep_only([i for i, route in enumerate(self.routes) if tuple(route) in left])
+
+
+def _mask(weights: Tensor) -> Tensor:
+    """Of mean 1 and nowhere below ½."""
+    free = softplus(weights)
+    return (1 + free / free.mean()) / 2
 
 
 def _maps(features: dict[str, tuple[int, ...]], role: str) -> dict[str, int]:

@@ -57,17 +57,21 @@ def _is_choice(findings: Any) -> bool:
     return (
         isinstance(findings, Mapping)
         and isinstance(findings.get("scores"), Mapping)
-        and isinstance(findings.get("kept"), Sequence)
+        and isinstance(findings.get("kept"), list | tuple)
     )
 
 
-def selection_figure(selection: Selection, slug: str) -> Figure:
+def selection_figure(selection: Selection, slug: str) -> Figure | None:
     """Scores over phases, one line per candidate, which ends where it was dropped.
+
+    None where nothing was scored: what there was at the start stayed.
 
     Args:
         slug: makes its name in the page its own.
     """
     names = list(dict.fromkeys(name for scores, _ in selection.phases.values() for name in scores))
+    if not names:
+        return None
     data, rows = [], []
     for place, name in enumerate(names):
         known = [
@@ -76,10 +80,9 @@ def selection_figure(selection: Selection, slug: str) -> Figure:
             if name in scores
         ]
         stayed = name in selection.left
-        last = known[-1][0]
-        fate = "stayed" if stayed else f"dropped after phase {last}"
-        values = ["–" if score is None else f"{score:.4g}" for _, score in known]
-        rows.append([name, fate, *values, *["–"] * (len(selection.phases) - len(values))])
+        fate = "stayed" if stayed else f"dropped after phase {known[-1][0]}"
+        values = [scores.get(name) for scores, _ in selection.phases.values()]
+        rows.append([name, fate, *("–" if one is None else f"{one:.4g}" for one in values)])
         style = numbered_style(place)
         data.append(
             {
