@@ -37,7 +37,7 @@ def test_a_teacher_is_asked_once_and_a_run_needs_it_no_more(
     lines = out.splitlines()
     assert lines[0].startswith(f"{store}: 1,000 answers in 4 files in ")
     assert lines[1].startswith("Every file is whole. Asked again for 20 answers, the teacher gives")
-    found = re.search(r"again, and (\d+) of the (\d+) to training pictures to the last", lines[1])
+    found = re.search(r"again: (\d+) of the (\d+) to training pictures to the last", lines[1])
     assert found is not None
     assert 0 < int(found[1]) == int(found[2]) < 20
     assert lines[2] == f"It is complete. Next: tutelage train RECIPE teacher.cache={store}"
