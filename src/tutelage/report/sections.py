@@ -338,7 +338,7 @@ def _selected(source: Source) -> list[Block]:
     first = [choice for one in one_each(source) for choice in selections(one.name, one.record)]
     figures = [selection_figure(choice, f"-{place}") for place, choice in enumerate(first)]
     whole = [choice for one in every_one(source) for choice in selections(one.name, one.record)]
-    return [*shown(*figures), *(survivors(whole) if len(whole) > 1 else [])]
+    return [*shown(*figures), *([survivors(whole)] if len(whole) > 1 else [])]
 
 
 def _alike(part: Part) -> list[Block]:

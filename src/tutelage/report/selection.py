@@ -7,7 +7,7 @@ A method shows here what it finds as `{"score": what it ranked by, "scores": {ca
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tutelage.report.blocks import Block, Figure, Grid
+from tutelage.report.blocks import Figure, Grid
 from tutelage.report.counting import finite
 from tutelage.report.lines import Record
 from tutelage.report.styles import marker, numbered_style, plain, short
@@ -118,12 +118,10 @@ def selection_figure(selection: Selection, slug: str) -> Figure | None:
     )
 
 
-def survivors(found: Sequence[Selection]) -> list[Block]:
-    """What stayed in every run, as a table; nothing without choices."""
-    if not found:
-        return []
+def survivors(found: Sequence[Selection]) -> Grid:
+    """What stayed in every run."""
     rows = [
         [one.run, str(one.seed), one.method, ", ".join(one.left)]
         for one in sorted(found, key=lambda one: (one.run, one.seed))
     ]
-    return [Grid("What stayed of the candidates", ["row", "seed", "method", "stayed"], rows)]
+    return Grid("What stayed of the candidates", ["row", "seed", "method", "stayed"], rows)

@@ -148,9 +148,12 @@ def every_one(source: Source) -> list[One]:
 
 def one_each(source: Source) -> list[One]:
     """Each row's first whole record at each part, or each run's record."""
-    found: dict[Any, One] = {}
-    for place, one in enumerate(every_one(source)):
-        found.setdefault(place if isinstance(source, Runs) else (one.row, one.part), one)
+    every = every_one(source)
+    if isinstance(source, Runs):
+        return every
+    found: dict[tuple[str, str], One] = {}
+    for one in every:
+        found.setdefault((one.row, one.part), one)
     return list(found.values())
 
 
