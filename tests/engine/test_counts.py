@@ -280,11 +280,12 @@ torch.set_num_threads(1)
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 network, images = create("resnet8", num_classes=10, in_channels=3), torch.rand(64, 3, 32, 32)
-for step in range(7):
-    if step == 3:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+faults = []
+for step in range(12):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     network(images).sum().backward()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // 4)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(sorted(faults)[6])  # the heap may still grow in some steps, but not in most
 """
 
 

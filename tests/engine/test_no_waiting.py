@@ -62,19 +62,25 @@ IN_EACH_STEP: dict[str, set[str]] = {
     "rng.py": {"keys", "fold", "uniforms", "_mix", "_shift"},
 }
 """File → what of it runs in each step. Of ops.py and of a method's file it is every function but
-`__init__`, `build` and what serves the end of a phase."""
+`__init__`, `build`, what serves the end of a phase, and what only these call."""
 
 BETWEEN_STEPS = {"__init__", "build", "end_phase", "structure", "restore_structure"}
 FIRST_BATCH_ONLY = {("distiller/distiller.py", "Distiller._to_pixels")}
 
 HOST_CALLS = {"isinstance", "len", "is_compiling", "is_floating_point"}
-HOST_ATTRIBUTES = {"shape", "ndim", "dtype", "device", "training", "spec", "takes_pixels", "kind"}
+HOST_ATTRIBUTES = {
+    *("shape", "ndim", "dtype", "device", "training", "spec", "takes_pixels", "kind"),
+    "gate",  # a setting
+}
 HOST_NAMES = {
     "last",  # number of a micro-batch
     "same",  # two shapes
     "half",  # a dtype
     "channels_last",  # a setting
+    "masked",  # a setting
     "num_labelled",  # a number, or None
+    "height",  # of a map
+    "width",  # of a map
 }
 
 
@@ -179,11 +185,33 @@ def stepping(path: Path) -> dict[str, ast.FunctionDef]:
         missing = IN_EACH_STEP[name] - known.keys()
         assert not missing, f"{name} has no {missing} any more; mend the table"
         return {inner: known[inner] for inner in IN_EACH_STEP[name]}
-    return {
-        inner: node
-        for inner, node in known.items()
-        if inner.rpartition(".")[2] not in BETWEEN_STEPS
-    }
+    return called(
+        known, [inner for inner in known if not last(inner).startswith("_")], but=BETWEEN_STEPS
+    )
+
+
+def called(
+    known: dict[str, ast.FunctionDef], first: list[str], *, but: set[str]
+) -> dict[str, ast.FunctionDef]:
+    """The functions named in `first`, and all that they call or mention, by last name."""
+    found: dict[str, ast.FunctionDef] = {}
+    waiting = list(first)
+    while waiting:
+        inner = waiting.pop()
+        if inner in found or last(inner) in but:
+            continue
+        found[inner] = known[inner]
+        named = {
+            node.id if isinstance(node, ast.Name) else node.attr
+            for node in ast.walk(known[inner])
+            if isinstance(node, ast.Name | ast.Attribute)
+        }
+        waiting += [other for other in known if last(other) in named]
+    return found
+
+
+def last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 FILES = [
