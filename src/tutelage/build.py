@@ -22,7 +22,7 @@ from tutelage.errors import (
     TeacherError,
 )
 from tutelage.identity import code_of, content_of, fingerprint_of, named_teacher
-from tutelage.methods import METHODS
+from tutelage.methods import METHODS, Method
 from tutelage.models.checkpoints import load_into, read_state
 from tutelage.models.network import Network
 from tutelage.models.saved import Description, read_network
@@ -98,7 +98,8 @@ def build(
         source = replace(source, test=source.test.take(torch.empty(0, dtype=torch.int64)))
     split = _split(source, recipe)
     task = Classification(**recipe.task)
-    _check(recipe, source, network, guide)
+    methods = _methods(recipe.methods)
+    _check(recipe, source, network, guide, {name: method for name, (method, _) in methods.items()})
     if recipe.train.compile_teacher and guide is None:
         warnings.warn(
             "compile_teacher changes nothing, because the recipe has no teacher; leave it out.",
@@ -110,7 +111,7 @@ def build(
     distiller = Distiller(
         network,
         live_teacher(recipe, guide) if isinstance(guide, Network) else guide,
-        methods=_methods(recipe.methods),
+        methods=methods,
         task=task,
         task_weight=_strength(recipe.task_weight),
         taps=recipe.taps,
@@ -327,6 +328,7 @@ def _check(
     source: Source,
     student: Network,
     teacher: Network | StoredTeacher | None,
+    methods: Mapping[str, Method],
 ) -> None:
     """What is better said before the first dry run than after."""
     classes = len(source.classes)
@@ -340,8 +342,8 @@ def _check(
                 f"has {classes} classes. Take a {what} for these classes."
             )
     mixes = recipe.data.views.get("mixup") or recipe.data.views.get("cutmix")
-    for name in recipe.methods:
-        if METHODS[name].needs.labels == "none":
+    for name, method in methods.items():
+        if method.needs.labels == "none":
             continue
         if recipe.data.labelled == 0 or mixes:
             raise SettingError(
@@ -350,7 +352,7 @@ def _check(
             )
 
 
-def _methods(entries: Mapping[str, Any]) -> dict[str, tuple[Any, Weight]]:
+def _methods(entries: Mapping[str, Any]) -> dict[str, tuple[Method, Weight]]:
     return {
         name: (
             METHODS[name](**{k: v for k, v in settings.items() if k != "weight"}),

@@ -71,11 +71,14 @@ HOST_CALLS = {"isinstance", "len", "is_compiling", "is_floating_point"}
 HOST_ATTRIBUTES = {
     *("shape", "ndim", "dtype", "device", "training", "spec", "takes_pixels", "kind"),
     "gate",  # a setting
+    "guide",  # a setting
 }
 HOST_NAMES = {
     "last",  # number of a micro-batch
     "same",  # two shapes
     "half",  # a dtype
+    "by_range",  # a setting
+    "rescale",  # a setting
     "channels_last",  # a setting
     "masked",  # a setting
     "num_labelled",  # a number, or None

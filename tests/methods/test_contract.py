@@ -55,7 +55,9 @@ class Case:
 
 CASES = {
     "attention_transfer": Case(terms=("at/early", "at/late"), weight=10.0, lr=0.1),
+    "dct_attention": Case(terms=("dct/early", "dct/late"), weight=1.0, lr=0.1),
     "fitnet_hints": Case(terms=("hint/early", "hint/late"), weight=1.0, lr=0.1),
+    "geometric": Case(terms=("geometry/early", "geometry/late"), weight=1.0, lr=0.1),
     "kd": Case(terms=("kl",), weight=1.0, lr=0.1),
     "knowledge_projection": Case(
         terms=(

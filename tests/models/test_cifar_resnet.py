@@ -1,10 +1,8 @@
 """CIFAR ResNets: the published networks, their costs and their weights."""
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,14 +13,6 @@ from torch import Tensor, nn
 from tutelage.errors import SettingError
 from tutelage.models.checkpoints import load_into, read_state
 from tutelage.models.cifar_resnet import CifarResNet, cifar_resnet
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Without checked signatures, as in use."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def stages(network: CifarResNet, images: Tensor) -> list[Tensor]:

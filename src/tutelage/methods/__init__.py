@@ -2,7 +2,9 @@
 
 from tutelage.methods._base import Method, Needs
 from tutelage.methods.attention_transfer import AttentionTransfer
+from tutelage.methods.dct_attention import DCTAttention
 from tutelage.methods.fitnet_hints import FitNetHints
+from tutelage.methods.geometric import Geometric
 from tutelage.methods.kd import KD
 from tutelage.methods.knowledge_projection import KnowledgeProjection
 
@@ -10,7 +12,9 @@ __all__ = [
     "KD",
     "METHODS",
     "AttentionTransfer",
+    "DCTAttention",
     "FitNetHints",
+    "Geometric",
     "KnowledgeProjection",
     "Method",
     "Needs",
@@ -18,7 +22,9 @@ __all__ = [
 
 METHODS: dict[str, type[Method]] = {
     "attention_transfer": AttentionTransfer,
+    "dct_attention": DCTAttention,
     "fitnet_hints": FitNetHints,
+    "geometric": Geometric,
     "kd": KD,
     "knowledge_projection": KnowledgeProjection,
 }

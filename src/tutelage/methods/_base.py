@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,9 +39,12 @@ class Method(nn.Module, ABC):
     `__init__(*, settings with defaults)` checks settings and makes no tensors. `build` is called
     once, when the shapes are known. `forward` runs no network, reads no file, knows no weight and
     no epoch, and changes nothing outside itself.
+
+    Attributes:
+        needs: of the class, those with default settings; other settings may ask for more or less.
     """
 
-    needs: ClassVar[Needs]
+    needs: Needs
 
     def build(self, shapes: Shapes) -> None:
         """Checks shapes and makes the learned parts. Parameters exist after this, not before.
