@@ -72,6 +72,7 @@ HOST_ATTRIBUTES = {
     *("shape", "ndim", "dtype", "device", "training", "spec", "takes_pixels", "kind"),
     "gate",  # a setting
     "guide",  # a setting
+    "locations",  # a setting
 }
 HOST_NAMES = {
     "last",  # number of a micro-batch
@@ -82,6 +83,8 @@ HOST_NAMES = {
     "channels_last",  # a setting
     "masked",  # a setting
     "num_labelled",  # a number, or None
+    "num_pictures",  # a length
+    "num_points",  # a length
     "height",  # of a map
     "width",  # of a map
 }
