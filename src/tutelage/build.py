@@ -1,7 +1,7 @@
 """From a recipe to objects. Nothing is written here, so a mistake costs nothing."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -114,6 +114,7 @@ def build(
         methods=methods,
         task=task,
         task_weight=_strength(recipe.task_weight),
+        subnet_weight=recipe.subnet_weight,
         taps=recipe.taps,
         seed=recipe.seed,
     )
@@ -186,8 +187,23 @@ def _spec(source: Source, entry: Mapping[str, Any] | None = None) -> InputSpec:
 
 
 def _describe(source: Source, entry: Mapping[str, Any]) -> Description:
-    settings = {k: v for k, v in entry.items() if k not in ("name", "checkpoint", "mean", "std")}
-    return Description(entry["name"], settings, len(source.classes), _spec(source, entry))
+    own = ("name", "checkpoint", "mean", "std", "subnets", "subnet_norms")
+    return Description(
+        entry["name"],
+        {key: value for key, value in entry.items() if key not in own},
+        len(source.classes),
+        _spec(source, entry),
+        subnets=entry.get("subnets", {}),
+        subnet_norms=entry.get("subnet_norms", "separate"),
+    )
+
+
+def _weights(entry: Mapping[str, Any]) -> Callable[[nn.Module], None] | None:
+    """What loads the weights that an entry names."""
+    if "checkpoint" not in entry:
+        return None
+    place = entry["checkpoint"]
+    return lambda module: load_into(module, read_state(Path(place)), place)
 
 
 def _student(
@@ -202,13 +218,18 @@ def _student(
     if entry is None:
         raise _left_open("student", "student")
     if "run" in entry:
-        return read_network(Path(entry["run"]))
+        return _of_run(entry)
     description = _describe(source, entry)
     with rng.part(recipe.seed, "student"):
-        network = description.make()
-    if "checkpoint" in entry:
-        load_into(network.module, read_state(Path(entry["checkpoint"])), entry["checkpoint"])
-    return network, description
+        return description.make(_weights(entry)), description
+
+
+def _of_run(entry: Mapping[str, Any]) -> tuple[Network, Description]:
+    """The student of an earlier run, or one of its sub-nets."""
+    network, description = read_network(Path(entry["run"]))
+    if "subnet" not in entry:
+        return network, description
+    return network.extract(entry["subnet"]), description.of(entry["subnet"])
 
 
 def _teacher(
@@ -223,15 +244,19 @@ def _teacher(
     if recipe.store is not None:
         return StoredTeacher(recipe.store)
     if "run" in entry:
-        return read_network(Path(entry["run"]))[0]
+        network, _ = _of_run(entry)
+        return network.extract("full") if network.subnets else network
     if "checkpoint" not in entry:
         raise TeacherError(
             f"The teacher {entry['name']} has no weights, and an untrained teacher teaches noise. "
             f"Write FILE:{entry['name']}, or {{run: FOLDER}} of a run that trained it."
         )
-    network = _describe(source, entry).make()
-    load_into(network.module, read_state(Path(entry["checkpoint"])), entry["checkpoint"])
-    return network
+    if "subnets" in entry:
+        raise TeacherError(
+            "A teacher answers as a whole, so it has no use for sub-nets. Leave subnets out, or "
+            "take {run: FOLDER, subnet: NAME} of a run that trained them."
+        )
+    return _describe(source, entry).make(_weights(entry))
 
 
 def live_teacher(recipe: Recipe, network: Network) -> LiveTeacher:

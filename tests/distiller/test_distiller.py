@@ -19,6 +19,8 @@ from tutelage.errors import NetworkError, SettingError, TeacherError
 from tutelage.methods import KD, AttentionTransfer, FitNetHints, Method
 from tutelage.methods._base import Needs
 from tutelage.models import create
+from tutelage.models.cifar_resnet import cifar_resnet
+from tutelage.models.depth_dynamic import DepthDynamic, Norms
 from tutelage.models.network import Network
 from tutelage.types import Batch, InputSpec, Observation, Pair, Shapes, Terms, TransferBatch
 
@@ -493,7 +495,7 @@ def test_what_a_method_needs_is_checked_before_the_first_step():
         Distiller(student(), teacher(), methods={"kd": (KD(), 1.0)}, task=cast(Any, Blind()))
     parts = Shares()
     parts.needs = Needs(teachers=0, subnets=True)  # pyright: ignore[reportAttributeAccessIssue]
-    with pytest.raises(NetworkError, match="parts needs a student with sub-networks"):
+    with pytest.raises(NetworkError, match="parts teaches the sub-nets of a student, and"):
         Distiller(student(), methods={"parts": (parts, 1.0)})
 
 
@@ -686,3 +688,20 @@ def test_it_compiles_as_a_whole_and_progress_does_not_compile_it_again():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "same\n"
+
+
+# Sub-nets
+
+
+@pytest.mark.parametrize("norms", ["separate", "shared"])
+def test_the_supervised_terms_of_sub_nets_are_weighted_as_their_mean(norms: Norms):
+    deep = DepthDynamic(cifar_resnet(20, 2, num_classes=4), {"14": 2, "8": 1}, norms=norms)
+    images, labels = torch.rand(6, 3, 8, 8), torch.arange(6) % 4
+    pupil = Distiller(deep.eval(), task_weight=0.5, subnet_weight=3.0, image_size=(3, 8, 8)).eval()
+    out = pupil(images, labels)
+    assert tuple(out.terms) == ("supervised", "supervised/14", "supervised/8") == pupil.term_names
+    for term, name in (("supervised", "full"), ("supervised/14", "14"), ("supervised/8", "8")):
+        alone = Distiller(deep.extract(name), image_size=(3, 8, 8)).eval()
+        torch.testing.assert_close(out.terms[term], alone(images, labels).loss.detach())
+    whole, *parts = out.terms.values()
+    torch.testing.assert_close(out.loss.detach(), 0.5 * (whole + 3 * sum(parts) / 2))

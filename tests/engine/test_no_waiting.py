@@ -21,13 +21,16 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import loader, pictures, settings, tiny
+from small_run import NUM_CLASSES, loader, pictures, settings, tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tutelage
 from tutelage.distiller import Distiller, Schedule
 from tutelage.engine import loop
 from tutelage.methods import METHODS
+from tutelage.models.cifar_resnet import cifar_resnet
+from tutelage.models.depth_dynamic import DepthDynamic
+from tutelage.models.network import Network
 from tutelage.records import RunFolder
 
 SOURCE = Path(tutelage.__file__).parent
@@ -54,6 +57,13 @@ IN_EACH_STEP: dict[str, set[str]] = {
         "Network.observe",
         "_to_float32",
     },
+    "models/depth_dynamic.py": {
+        "DepthDynamic.call_all",
+        "DepthDynamic._seen",
+        "DepthDynamic._stages",
+        "DepthDynamic._stem",
+        "DepthDynamic._head",
+    },
     "tasks/classification.py": {
         "Classification.supervised_loss",
         "Classification.num_correct",
@@ -72,6 +82,8 @@ HOST_ATTRIBUTES = {
     *("shape", "ndim", "dtype", "device", "training", "spec", "takes_pixels", "kind"),
     "gate",  # a setting
     "guide",  # a setting
+    "detach",  # a setting
+    "_shares_first",  # a fact of two networks
     "locations",  # a setting
 }
 HOST_NAMES = {
@@ -326,7 +338,11 @@ def test_a_question_raises():
 
 def distiller(name: str) -> Distiller:
     weight = Schedule("cosine", from_=2.0, to=1.0)
-    return Distiller(tiny(), tiny(3, width=8), methods={name: (METHODS[name](), weight)})
+    student = tiny()
+    if METHODS[name].needs.subnets:
+        deep = cifar_resnet(14, 4, in_channels=1, num_classes=NUM_CLASSES)
+        student = Network(DepthDynamic(deep, {"few": 1}), student.spec)
+    return Distiller(student, tiny(3, width=8), methods={name: (METHODS[name](), weight)})
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -26,6 +26,8 @@ from tutelage import rng
 from tutelage.distiller import Distiller
 from tutelage.errors import NetworkError
 from tutelage.methods import METHODS, Method, Needs
+from tutelage.models.cifar_resnet import cifar_resnet
+from tutelage.models.depth_dynamic import DepthDynamic
 from tutelage.teachers import LiveTeacher
 from tutelage.types import Observation, ObservationShape, Pair, Shapes, Terms, TransferBatch
 
@@ -56,6 +58,7 @@ class Case:
 CASES = {
     "attention_transfer": Case(terms=("at/early", "at/late"), weight=10.0, lr=0.1),
     "dct_attention": Case(terms=("dct/early", "dct/late"), weight=1.0, lr=0.1),
+    "embedded_distillation": Case(terms=("kl/small", "attention/small"), weight=1.0, lr=0.05),
     "fitnet_hints": Case(terms=("hint/early", "hint/late"), weight=1.0, lr=0.1),
     "geometric": Case(terms=("geometry/early", "geometry/late"), weight=1.0, lr=0.1),
     "kd": Case(terms=("kl",), weight=1.0, lr=0.1),
@@ -75,7 +78,8 @@ NAMES = sorted(METHODS)
 NUM_CLASSES = 5
 PAIRS = (Pair("early", "first"), Pair("late", "second"))
 # Other widths and strides: the student's map is the smaller one here and the larger one there.
-STUDENT = ObservationShape((NUM_CLASSES,), {"early": (4, 6, 8), "late": (6, 3, 4)})
+SMALL = ObservationShape((NUM_CLASSES,), {"early": (4, 6, 8), "late": (6, 3, 4)})
+STUDENT = SMALL._replace(subnets={"small": SMALL})
 TEACHER = ObservationShape((NUM_CLASSES,), {"first": (7, 12, 16), "second": (5, 2, 2)})
 SHAPES = Shapes(STUDENT, (TEACHER,), PAIRS)
 TWINS = Shapes(STUDENT, (STUDENT,), (Pair("early", "early"), Pair("late", "late")))
@@ -103,7 +107,8 @@ def numbers(name: str, *shape: int) -> Tensor:
 def observation(role: str, shape: ObservationShape, n: int) -> Observation:
     assert shape.output is not None
     maps = {tap: numbers(f"{role}/{tap}", n, *size) for tap, size in shape.features.items()}
-    return Observation(3 * numbers(role, n, *shape.output), maps)
+    subnets = {name: observation(f"{role}/{name}", part, n) for name, part in shape.subnets.items()}
+    return Observation(3 * numbers(role, n, *shape.output), maps, subnets)
 
 
 def batch_of(n: int = 4, shapes: Shapes = SHAPES) -> TransferBatch:
@@ -282,7 +287,8 @@ def test_bfloat16_maps_give_finite_float32_terms(name: str) -> None:
     # As under the engine's autocast: maps in bfloat16, outputs and learned parts in float32.
     def half(seen: Observation) -> Observation:
         maps = {tap: value.bfloat16() for tap, value in seen.features.items()}
-        return Observation(seen.output.float(), maps)
+        subnets = {name: half(part) for name, part in seen.subnets.items()}
+        return Observation(seen.output.float(), maps, subnets)
 
     batch = batch_of()
     batch = replace(batch, teachers=tuple(half(seen) for seen in batch.teachers))
@@ -335,9 +341,17 @@ def misfits(needs: Needs) -> Iterator[tuple[str, Shapes]]:
     if "logits" in needs.outputs:
         yield "other classes", SHAPES._replace(student=STUDENT._replace(output=(NUM_CLASSES + 1,)))
         yield "no head", SHAPES._replace(student=STUDENT._replace(output=None))
-        yield "teacher without a head", SHAPES._replace(teachers=(TEACHER._replace(output=None),))
+        if needs.teachers:
+            headless = TEACHER._replace(output=None)
+            yield "teacher without a head", SHAPES._replace(teachers=(headless,))
         maps = STUDENT._replace(output=(NUM_CLASSES, 2, 2))
         yield "maps for logits", Shapes(maps, (maps,), PAIRS)
+    if needs.subnets:
+        yield "no sub-nets", SHAPES._replace(student=SMALL)
+        other = {"small": SMALL._replace(output=(NUM_CLASSES + 1,))}
+        yield "a sub-net of other classes", SHAPES._replace(student=STUDENT._replace(subnets=other))
+        other = {"small": SMALL._replace(features={"early": (3, 6, 8)})}
+        yield "no stage in common", SHAPES._replace(student=STUDENT._replace(subnets=other))
     if needs.taps == "pairs":
         yield "no pair", SHAPES._replace(pairs=())
         yield "no such tap", SHAPES._replace(pairs=(Pair("earli", "first"),))
@@ -400,17 +414,23 @@ def fill(module: nn.Module, role: str) -> None:
 
 
 def pupil_of(
-    name: str | None, weight: float = 1.0, task_weight: float = 1.0, dropout: float = 0.0
+    name: str,
+    weight: float | None = 1.0,
+    task_weight: float = 1.0,
+    dropout: float = 0.0,
 ) -> Distiller:
-    """Student and teacher with fixed weights in float64; `name` None: from labels alone."""
+    """Student and teacher with fixed weights in float64; `weight` None: from labels alone."""
     student = network(("early", "late"), (4, 6), (2, 2), dropout)
+    if METHODS[name].needs.subnets:
+        plain = cifar_resnet(14, 4, num_classes=NUM_CLASSES)
+        student = DepthDynamic(plain, {"small": 1})
     teacher = network(("first", "second"), (7, 5), (1, 8), dropout=0.5)
     fill(student, "student")
     fill(teacher, "teacher")
     pupil = Distiller(
         student,
         teacher,
-        methods={} if name is None else {name: (METHODS[name](), weight)},
+        methods={} if weight is None else {name: (METHODS[name](), weight)},
         task_weight=task_weight,
         taps=PAIRS,
         image_size=(3, 12, 16),
@@ -444,6 +464,9 @@ def train(pupil: Distiller, steps: int, lr: float) -> list[float]:
 @pytest.mark.parametrize("name", NAMES)
 def test_teacher_stays_as_it_is(name: str) -> None:
     pupil = pupil_of(name)
+    if not METHODS[name].needs.teachers:
+        assert pupil.teachers == ()  # none is asked
+        return
     (teacher,) = pupil.teachers
     assert isinstance(teacher, LiveTeacher)
     before = copy.deepcopy(teacher.network.state_dict())
@@ -474,9 +497,9 @@ def test_some_method_has_learned_parts() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_weight_zero_leaves_the_student_bit_identical(name: str) -> None:
     students = []
-    for method, weight in ((None, 1.0), (name, 0.0), (name, 1.0)):
+    for weight in (None, 0.0, 1.0):
         torch.manual_seed(3)  # for dropout: a method that drew numbers would shift it
-        pupil = pupil_of(method, weight, dropout=0.3)
+        pupil = pupil_of(name, weight, dropout=0.3)
         train(pupil, steps=5, lr=0.1)
         students.append(pupil.student.state_dict())
     without, silent, loud = students

@@ -75,6 +75,12 @@ def evaluate(
             "undecided.",
         ),
     ] = None,
+    subnet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of a student with sub-nets, measure this one, and ask of it."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what a run's record says, and check it against its student.
@@ -88,31 +94,40 @@ def evaluate(
     extras = Extras(corruptions, similarity, soft_labels)
     asked = parse_limits(limits) if limits is not None else None
     if data is not None:
-        if test or asked:
-            raise SettingError("--data goes with a model alone. Leave --test and --accept out.")
+        if test or asked or subnet:
+            raise SettingError(
+                "--data goes with a model alone. Leave --test, --accept and --subnet out."
+            )
         source = named_source(data)
         entry = evaluate_model(model, source, extras=extras, command=COMMAND.get())
         found = {"model": model, "data": data, "measured": entry}
         print(json.dumps(found, indent=2) if as_json else listing(measures(entry)))
         return
-    found = evaluate_run(model, with_test=test, extras=extras, limits=asked, command=COMMAND.get())
+    found = evaluate_run(
+        model,
+        with_test=test,
+        extras=extras,
+        limits=asked,
+        subnet=subnet,
+        command=COMMAND.get(),
+    )
     decided = found.get("accepted")
     if as_json:
         print(json.dumps({"run": model, **found}, indent=2))
     else:
-        print(text(found))
+        print(text(found, subnet or "student"))
         if decided:
             print("\n".join(["", f"accepted: {decided['answer']}", *decided["reasons"]]))
     if decided:
         raise typer.Exit(EXIT_CODES[decided["answer"]])
 
 
-def text(found: Mapping[str, Any]) -> str:
-    """The same for people."""
+def text(found: Mapping[str, Any], name: str = "student") -> str:
+    """The same for people; facts are of one student."""
     record, again = found["record"], found["again"]
-    student, teacher = record["students"]["student"], record["teacher"]
+    student, teacher = record["students"][name], record["teacher"]
     lines = [record["name"], "", align(run_table([record])), ""]
-    facts = []
+    facts = [("sub-net", name)] if name != "student" else []
     if teacher is not None:
         costs = ratio(teacher["macs"], student["macs"])
         facts.append(("cost", f"the teacher has {costs} the MACs of the student"))

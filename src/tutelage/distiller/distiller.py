@@ -31,7 +31,8 @@ class Output(NamedTuple):
 
     Attributes:
         loss: to call `backward` on.
-        terms: unweighted, detached: "supervised", and "method.term" for each term of a method.
+        terms: unweighted, detached: "supervised", "supervised/NAME" for each sub-net, and
+            "method.term" for each term of a method.
         output: of the student, in float32, detached.
     """
 
@@ -54,6 +55,8 @@ class Distiller(nn.Module):
             be where the student is, in its precision.
         task: what outputs mean; classification unless said.
         task_weight: weight of the supervised term, which is the mean over labelled samples.
+        subnet_weight: weight of the mean of the sub-nets' supervised terms, within `task_weight`;
+            without effect on a student that has none.
         input_normalized: (mean, std) with which the images that come are normalized already; each
             `Network` gets them back as pixels. None: images are pixels in [0, 1].
         taps: "auto" pairs the stages of student and teacher by stride; or pairs of sub-module
@@ -83,6 +86,7 @@ class Distiller(nn.Module):
         methods: Mapping[str, tuple[Method, Weight]] | None = None,
         task: Task | None = None,
         task_weight: float | Schedule = 1.0,
+        subnet_weight: float = 1.0,
         input_normalized: tuple[Sequence[float], Sequence[float]] | None = None,
         taps: Literal["auto"] | Sequence[tuple[str, str]] = "auto",
         seed: int = 0,
@@ -127,9 +131,10 @@ class Distiller(nn.Module):
         first = next(self.student.parameters(), torch.empty(0))
         self.methods.to(first.device, first.dtype)
         weights = {name: weight for name, (_, weight) in methods.items()}
-        self._objective = Objective(task_weight, weights, terms)
+        self._objective = Objective(task_weight, weights, terms, subnet_weight=subnet_weight)
         self.term_names = (
             SUPERVISED,
+            *(f"{SUPERVISED}/{name}" for name in self.student.subnets),
             *(f"{name}.{term}" for name, own in terms.items() for term in own),
         )
 
@@ -147,8 +152,11 @@ class Distiller(nn.Module):
                 f"{name} compares outputs of the kind {' or '.join(needs.outputs)}, but the task's "
                 f"are {self.task.kind}. Choose a method for that kind."
             )
-        if needs.subnets:
-            raise NetworkError(f"{name} needs a student with sub-networks, and this one has none.")
+        if needs.subnets and not self.student.subnets:
+            raise NetworkError(
+                f"{name} teaches the sub-nets of a student, and this one has none. Give it some: "
+                "subnets, in a recipe, or tutelage.models.depth_dynamic.DepthDynamic."
+            )
 
     def stages(self) -> tuple[list[Stage], list[Stage]]:
         """The candidate taps of student and teacher (none without a teacher)."""
@@ -276,10 +284,15 @@ class Distiller(nn.Module):
         else:
             divisor = num_labelled or max(len(images), 1)
         output = seen.student.output
-        supervised = self.task.supervised_loss(output, seen.targets, seen.has_label, divisor)
+        supervised, *parts = depths = [
+            self.task.supervised_loss(one.output, seen.targets, seen.has_label, divisor)
+            for one in (seen.student, *seen.student.subnets.values())
+        ]
         terms = {name: method(seen) for name, method in self.named_methods()}
-        loss = self._objective(supervised, terms, progress)
-        flat = {SUPERVISED: supervised.detach()} | {
+        loss = self._objective(supervised, terms, progress, subnets=parts)
+        flat = {
+            name: value.detach() for name, value in zip(self.term_names, depths, strict=False)
+        } | {
             f"{name}.{term}": value.detach()
             for name, values in terms.items()
             for term, value in values.items()

@@ -5,7 +5,7 @@ how far the run has come.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -96,6 +96,7 @@ class Objective:
         task_weight: weight of the supervised term.
         weights: method name → its weight.
         terms: method name → the names of its terms, as one dry run gave them.
+        subnet_weight: weight of the mean of the sub-nets' supervised terms, within `task_weight`.
 
     Raises:
         SettingError: a weight is negative, or names a part that the method does not have.
@@ -106,8 +107,10 @@ class Objective:
         task_weight: float | Schedule,
         weights: Mapping[str, Weight],
         terms: Mapping[str, list[str]],
+        *,
+        subnet_weight: float = 1.0,
     ) -> None:
-        self.task_weight = task_weight
+        self.task_weight, self.subnet_weight = task_weight, subnet_weight
         self.weights: dict[tuple[str, str], float | Schedule] = {}
         for method, weight in weights.items():
             parts = {part_of(term) for term in terms[method]}
@@ -125,7 +128,8 @@ class Objective:
             for part in sorted(parts):
                 self.weights[method, part] = weight[part] if isinstance(weight, Mapping) else weight
         named = {f"{method}.{part}": value for (method, part), value in self.weights.items()}
-        for what, value in {"the task": task_weight, **named}.items():
+        given = {"the task": task_weight, "subnet_weight": subnet_weight, **named}
+        for what, value in given.items():
             if not isinstance(value, Schedule):
                 _check_weight(what, value)
 
@@ -134,13 +138,18 @@ class Objective:
         supervised: Float[Tensor, ""],
         terms: Mapping[str, Terms],
         progress: float | Tensor | None,
+        *,
+        subnets: Sequence[Float[Tensor, ""]] = (),
     ) -> Float[Tensor, ""]:
         """The loss: weight × term, summed.
 
         Args:
             terms: method name → its terms.
             progress: the finished fraction of the run; required if a weight is scheduled.
+            subnets: the supervised term of each sub-net.
         """
+        if len(subnets) > 0:
+            supervised = supervised + self.subnet_weight * sum(subnets) / len(subnets)
         loss = _now(self.task_weight, progress) * supervised
         for method, values in terms.items():
             for name, value in values.items():

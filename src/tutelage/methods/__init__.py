@@ -3,6 +3,7 @@
 from tutelage.methods._base import Method, Needs
 from tutelage.methods.attention_transfer import AttentionTransfer
 from tutelage.methods.dct_attention import DCTAttention
+from tutelage.methods.embedded_distillation import EmbeddedDistillation
 from tutelage.methods.fitnet_hints import FitNetHints
 from tutelage.methods.geometric import Geometric
 from tutelage.methods.kd import KD
@@ -13,6 +14,7 @@ __all__ = [
     "METHODS",
     "AttentionTransfer",
     "DCTAttention",
+    "EmbeddedDistillation",
     "FitNetHints",
     "Geometric",
     "KnowledgeProjection",
@@ -23,6 +25,7 @@ __all__ = [
 METHODS: dict[str, type[Method]] = {
     "attention_transfer": AttentionTransfer,
     "dct_attention": DCTAttention,
+    "embedded_distillation": EmbeddedDistillation,
     "fitnet_hints": FitNetHints,
     "geometric": Geometric,
     "kd": KD,

@@ -115,8 +115,14 @@ class CifarResNet(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Logits of normalized images."""
-        maps = relu(self.bn1(self.conv1(images)))
-        maps = self.layer3(self.layer2(self.layer1(maps)))
+        return self.head(self.layer3(self.layer2(self.layer1(self.stem(images)))))
+
+    def stem(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n width h w"]:
+        """What the first stage takes."""
+        return relu(self.bn1(self.conv1(images)))
+
+    def head(self, maps: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n classes"]:
+        """Logits from the last stage's map."""
         return self.linear(maps.mean((2, 3)))
 
 

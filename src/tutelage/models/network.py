@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 from torch.utils import _pytree as pytree
 
 from tutelage.errors import NetworkError
+from tutelage.models.depth_dynamic import DepthDynamic, Seen
 from tutelage.taps import Recorder, Stage, evaluating, find_stages
 from tutelage.types import InputSpec, Observation, ObservationShape
 
@@ -83,16 +84,46 @@ class Network(nn.Module):
             NetworkError: there is no sub-module of that name.
         """
         self._recorder.attach(self.module, names, what)
+        if isinstance(self.module, DepthDynamic):
+            self.module.tap(names)
+
+    @property
+    def subnets(self) -> tuple[str, ...]:
+        """The names of its sub-nets; none of an ordinary network."""
+        return self.module.names if isinstance(self.module, DepthDynamic) else ()
+
+    def extract(self, subnet: str) -> "Network":
+        """A sub-net as an ordinary network, with weights of its own.
+
+        Args:
+            subnet: one of `subnets`, or "full" for the whole without them.
+
+        Raises:
+            NetworkError: there is none of that name.
+        """
+        if not isinstance(self.module, DepthDynamic):
+            raise NetworkError(
+                f"This network has no sub-nets, so there is no {subnet!r} to take out. Name none."
+            )
+        network = Network(self.module.extract(subnet), self.spec)
+        first = next(self.module.parameters())
+        return network.to(first.device, first.dtype).train(self.training)
 
     def observe(self, images: Float[Tensor, "n c h w"], taps: Sequence[str] = ()) -> Observation:
         """One forward pass, with the maps at `taps` (registered before by `tap`).
 
+        Of a network with sub-nets the whole is run, and each of them.
+
         Raises:
             NetworkError: the pass did not come through a tap.
         """
+        subnets: dict[str, Seen] = {}
         self._recorder.start()
         try:
-            output = self.forward(images)
+            if isinstance(self.module, DepthDynamic):
+                output, subnets = self.module.call_all(self.prepare(images), taps)
+            else:
+                output = self.forward(images)
         finally:
             kept = self._recorder.stop()
         for name in taps:
@@ -102,7 +133,14 @@ class Network(nn.Module):
                     "tapped. Choose one that is."
                 )
         features = {name: kept[name] for name in taps}
-        return Observation(pytree.tree_map(_to_float32, output), features)
+        return Observation(
+            pytree.tree_map(_to_float32, output),
+            features,
+            {
+                name: Observation(pytree.tree_map(_to_float32, seen.output), seen.features)
+                for name, seen in subnets.items()
+            },
+        )
 
     def example(self, image_size: tuple[int, int, int] | None, count: int = 2) -> Tensor:
         """Gray pictures of the right shape, on the network's device, for a dry run.

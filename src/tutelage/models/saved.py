@@ -1,13 +1,17 @@
 """A trained student as one file that says itself what it is."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import nn
 
 from tutelage import rng
 from tutelage.errors import CheckpointError, RunError
 from tutelage.models import create
 from tutelage.models.checkpoints import load_into, read_description, read_state, save_state
+from tutelage.models.depth_dynamic import DepthDynamic, Norms
 from tutelage.models.network import Network
 from tutelage.records import RunFolder
 from tutelage.types import InputSpec
@@ -26,6 +30,9 @@ class Description(NamedTuple):
         num_classes: size of its output.
         spec: what it wants to be shown.
         given: it was handed over as an object, so its name does not make it.
+        subnets: name → blocks of each stage; none of an ordinary network.
+        subnet_norms: what of a batch norm each sub-net has for itself.
+        depth: the sub-net that it is, taken out of such a network.
     """
 
     name: str
@@ -33,9 +40,19 @@ class Description(NamedTuple):
     num_classes: int
     spec: InputSpec
     given: bool = False
+    subnets: Mapping[str, int | Sequence[int]] = {}
+    subnet_norms: Norms = "separate"
+    depth: str | None = None
 
-    def make(self) -> Network:
+    def of(self, subnet: str) -> "Description":
+        """Of a sub-net, taken out."""
+        return self._replace(depth=subnet)
+
+    def make(self, fill: Callable[[nn.Module], None] | None = None) -> Network:
         """The network, with fresh weights from torch's global generator.
+
+        Args:
+            fill: loads weights into the plain network, before sub-nets are made of it.
 
         Raises:
             NetworkError: the name or a setting is unknown.
@@ -52,7 +69,12 @@ class Description(NamedTuple):
             in_channels=self.spec.channels,
             **self.settings,
         )
-        return Network(module, self.spec)
+        if fill is not None:
+            fill(module)
+        if self.subnets:
+            module = DepthDynamic(module, self.subnets, norms=self.subnet_norms)
+        network = Network(module, self.spec)
+        return network if self.depth is None else network.extract(self.depth)
 
 
 def save_network(path: Path, network: Network, description: Description) -> None:
@@ -65,7 +87,7 @@ def save_network(path: Path, network: Network, description: Description) -> None
     save_state(path, network.module.state_dict(), {_KEY: json.dumps(values)})
 
 
-def load(run: Path | str) -> Network:
+def load(run: Path | str, *, subnet: str | None = None) -> Network:
     """The student of a finished run, in eval mode: an ordinary module.
 
     It takes pixels in [0, 1], shape (n, channels, height, width), resizes and normalizes by itself,
@@ -73,12 +95,15 @@ def load(run: Path | str) -> Network:
 
     Args:
         run: the run's folder, or the file `student.safetensors` in it.
+        subnet: of a student with sub-nets takes out one of them, or with "full" the whole.
 
     Raises:
         RunError: the folder is no run, or the run has not finished.
         CheckpointError: the file is damaged or was not written by us.
+        NetworkError: it has no such sub-net.
     """
-    return read_network(Path(run))[0]
+    network, _ = read_network(Path(run))
+    return network if subnet is None else network.extract(subnet)
 
 
 def read_network(run: Path) -> tuple[Network, Description]:

@@ -7,7 +7,7 @@ arguments of their constructors; there are no import paths.
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
@@ -16,6 +16,7 @@ from tutelage.errors import CheckpointError, nearest
 from tutelage.methods import METHODS
 from tutelage.models import NETWORKS
 from tutelage.models.checkpoints import parse
+from tutelage.models.depth_dynamic import Norms
 from tutelage.recipes.mistakes import first_mistake, mistake
 from tutelage.tasks import Classification
 
@@ -85,7 +86,10 @@ def or_open(validate: Callable[[Any], Any], value: Any) -> Any:
 
 
 def network_entry(value: Any) -> Any:
-    """`NAME`, `FILE:NAME`, `{name: …, checkpoint: FILE, mean: …, std: …}` or `{run: FOLDER}`."""
+    """`NAME`, `FILE:NAME`, `{name: …, checkpoint: FILE, mean: …, std: …}` or `{run: FOLDER}`.
+
+    Of a run whose student has sub-nets, `subnet: NAME` beside `run` takes one of them.
+    """
     if isinstance(value, str) and ":" in value:
         try:
             checkpoint, name = parse(value)
@@ -93,12 +97,17 @@ def network_entry(value: Any) -> Any:
             raise mistake(str(error).removesuffix(".")) from None
         value = {"name": name, "checkpoint": str(checkpoint)}
     if isinstance(value, Mapping) and "run" in value:
-        if set(value) != {"run"} or not isinstance(value["run"], str):
-            raise mistake("a network from an earlier run is {run: FOLDER} and nothing else")
+        if not set(value) <= {"run", "subnet"} or not isinstance(value["run"], str):
+            raise mistake(
+                "a network from an earlier run is {run: FOLDER}, with subnet: NAME if it has "
+                "sub-nets, and nothing else"
+            )
+        if not isinstance(value.get("subnet", ""), str):
+            raise mistake(f"subnet must be a sub-net's name in quotes, not {value['subnet']!r}")
         return dict(value)
     own = {}
     if isinstance(value, Mapping):
-        own = {key: value[key] for key in ("checkpoint", "mean", "std") if key in value}
+        own = {key: value[key] for key in _OWN if key in value}
         value = {key: value[key] for key in value if key not in own}
     if not isinstance(own.get("checkpoint", ""), str):
         raise mistake(f"checkpoint must be a file's name, not {own['checkpoint']!r}")
@@ -107,7 +116,27 @@ def network_entry(value: Any) -> Any:
             isinstance(own[key], list | tuple) and all(isinstance(x, int | float) for x in own[key])
         ):
             raise mistake(f"{key} must be a list of numbers, one per channel, not {own[key]!r}")
+    if "subnets" in own:
+        own["subnets"] = _subnets(own["subnets"])
+    if own.get("subnet_norms", "separate") not in get_args(Norms):
+        raise mistake(f"subnet_norms is separate or shared, not {own['subnet_norms']!r}")
     return entry_of(NETWORKS, "network")(value) | own
+
+
+_OWN = ("checkpoint", "mean", "std", "subnets", "subnet_norms")
+
+
+def _subnets(value: Any) -> dict[str, Any]:
+    """Name → blocks of each stage; names are read as texts."""
+    counts = value.values() if isinstance(value, Mapping) else [None]
+    for count in counts:
+        many = count if isinstance(count, list | tuple) else [count]
+        if not all(isinstance(one, int) and not isinstance(one, bool) for one in many):
+            raise mistake(
+                'subnets is a mapping from names to blocks of each stage, such as {"14": 2, "8": '
+                f"[1, 1, 1]}}, not {value!r}"
+            )
+    return {str(name): list(c) if isinstance(c, tuple) else c for name, c in value.items()}
 
 
 def teacher_entry(value: Any) -> Any:

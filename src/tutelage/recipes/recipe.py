@@ -77,6 +77,7 @@ class Recipe(BaseModel):
         taps: "auto", or pairs of sub-module names, student first.
         task: settings of the task.
         task_weight: of the supervised term: a number or a schedule.
+        subnet_weight: of the mean of the sub-nets' supervised terms, within `task_weight`.
         train: see `engine.settings.TrainSettings`.
     """
 
@@ -98,6 +99,7 @@ class Recipe(BaseModel):
     task_weight: Annotated[
         Any, BeforeValidator(lambda value: strength_entry(value, "the task"))
     ] = 1.0
+    subnet_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     train: TrainSettings
 
     @property

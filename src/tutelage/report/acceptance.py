@@ -58,16 +58,19 @@ def parse_limits(text: str) -> Limits:
     return Limits(**said)
 
 
-def accept(record: Mapping[str, Any], limits: Limits) -> Acceptance:
+def accept(record: Mapping[str, Any], limits: Limits, name: str = "student") -> Acceptance:
     """Holds a run's record against limits.
 
     A drop within `max_drop` is certain if the whole 95 % interval is (paired bootstrap over the
     test pictures, which both networks were shown), excluded if none of it is, else undecided.
 
+    Args:
+        name: of the student in the record, or of a sub-net.
+
     Raises:
         RunError: the record does not say what is asked for.
     """
-    student, teacher = record["students"]["student"], record["teacher"]
+    student, teacher = record["students"][name], record["teacher"]
     answers: list[Answer] = []
     reasons = []
     if limits.max_drop is not None:

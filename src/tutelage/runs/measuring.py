@@ -22,6 +22,7 @@ from tutelage.evaluation.latency import latency
 from tutelage.evaluation.memory import file_size, peak_memory
 from tutelage.evaluation.predictions import Predictions, predict, recall
 from tutelage.identity import weights_of
+from tutelage.models.depth_dynamic import FULL, DepthDynamic
 from tutelage.models.network import Network
 from tutelage.provenance import git_commit, versions
 from tutelage.records import RunFolder
@@ -40,6 +41,7 @@ __all__ = [
     "look",
     "require_finite",
     "results",
+    "students_of",
     "teacher_cost",
 ]
 
@@ -55,6 +57,17 @@ COSTS = frozenset(
 _TOGETHER, _FEW_ROUNDS = 32, 10
 _MEASURING = ("torchmetrics", "scipy", "pillow")
 """Packages that measure, beside those that train."""
+
+
+def students_of(built: Built) -> dict[str, Network]:
+    """The networks that a run trains, as records name them: "student", and its sub-nets if any.
+
+    Sub-nets, and the whole beside them, are taken out as ordinary networks: copies.
+    """
+    student = built.student
+    if not student.subnets:
+        return {"student": student}
+    return {"student": student.extract(FULL)} | {n: student.extract(n) for n in student.subnets}
 
 
 def look(
@@ -124,17 +137,22 @@ def results(
     built: Built, device: torch.device, trained: Trained, teacher_on_validation: Predictions | None
 ) -> dict[str, Any]:
     """What came out, without test."""
-    on_validation = look(built.student, built.validation, built, device)
-    share = accuracy(on_validation)
-    student = {"validation_accuracy": share, "weights": weights_of(built.student)}
+    students, chance = {}, False
+    for name, network in students_of(built).items():
+        on_validation = look(network, built.validation, built, device)
+        share = accuracy(on_validation)
+        chance |= near_chance(share, on_validation)
+        students[name] = {"validation_accuracy": share, "weights": weights_of(network)}
+        students[name] |= cost(network, device)
     return {
         "seconds": round(trained.seconds, 3),
         "steps": trained.steps,
         "ended": trained.ended,
         "peak_memory": trained.peak_memory,
-        "collapsed": near_chance(share, on_validation),
+        "collapsed": chance,
         "phases": list(trained.phases),
-        "students": {"student": student | cost(built.student, device)},
+        "students": students,
+        **({"depths": _depths(built.student)} if built.student.subnets else {}),
         "teacher": _teacher_entry(built, device, teacher_on_validation),
         "data": {
             "train": len(built.split.train),
@@ -146,6 +164,14 @@ def results(
         },
         "readings": [],
     }
+
+
+def _depths(student: Network) -> dict[str, Any]:
+    """What a network with sub-nets is made of."""
+    assert isinstance(student.module, DepthDynamic)
+    own = sum(p.numel() for p in student.module.subnet_norms.parameters())
+    counts = {name: list(kept) for name, kept in student.module.counts.items()}
+    return {"blocks": counts, "parameters": num_parameters(student), "own_parameters": own}
 
 
 def image_size(network: Network) -> tuple[int, int, int]:
@@ -221,20 +247,23 @@ def add_test(
     """Reads test, once, says so, and leaves a few of its pictures in the run folder."""
     assert built.test is not None, "a choice has no test"
     teacher_on_test = None
-    student = record["students"]["student"]
-    on_test = look(built.student, built.test, built, device)
-    # Neither was known as long as a choice depended on the run.
-    record["data"]["test"] = len(on_test.targets)
-    record["data"]["duplicates"] = duplicates(built.split)
-    student["test_accuracy"] = accuracy(on_test)
-    student["test"] = _outputs(built.student, on_test, built, device)
     if built.teacher is not None:
         teacher_on_test = look(built.teacher, built.test, built, device)
         record["teacher"]["test_accuracy"] = accuracy(teacher_on_test)
         record["teacher"]["test"] = _outputs(built.teacher, teacher_on_test, built, device)
-        student["agreement"] = agreement(on_test, teacher_on_test)
-        student["fidelity"] = fidelity(on_test, teacher_on_test)
-    save_pictures(place, built, on_test, teacher_on_test, device)
+    answers = {}
+    for name, network in students_of(built).items():
+        student = record["students"][name]
+        on_test = answers[name] = look(network, built.test, built, device)
+        student["test_accuracy"] = accuracy(on_test)
+        student["test"] = _outputs(network, on_test, built, device)
+        if teacher_on_test is not None:
+            student["agreement"] = agreement(on_test, teacher_on_test)
+            student["fidelity"] = fidelity(on_test, teacher_on_test)
+    # Neither was known as long as a choice depended on the run.
+    record["data"]["test"] = len(answers["student"].targets)
+    record["data"]["duplicates"] = duplicates(built.split)
+    save_pictures(place, built, answers["student"], teacher_on_test, device)
     enter_measured(record)
     enter_reading(record, command, purpose)
 

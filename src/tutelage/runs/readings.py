@@ -12,7 +12,7 @@ from torch import nn
 from tutelage.build import EVALUATION_BATCH, Built, build
 from tutelage.data import DATASETS, EvalLoader, Source
 from tutelage.engine import TrainSettings
-from tutelage.errors import NetworkError, RunError, SettingError
+from tutelage.errors import NetworkError, RunError, SettingError, one_of
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.evaluation.calibration import calibration
 from tutelage.evaluation.classes import by_class, correct_bits
@@ -33,6 +33,7 @@ from tutelage.runs.measuring import (
     enter_reading,
     look,
     require_finite,
+    students_of,
     teacher_cost,
 )
 from tutelage.runs.run import Run
@@ -71,6 +72,7 @@ def evaluate(
     extras: Extras = NOTHING,
     teacher: Mapping[str, Any] | None = None,
     limits: Limits | None = None,
+    subnet: str | None = None,
     command: str = "tutelage.evaluate",
     purpose: str = "asked for after the run was finished",
 ) -> dict[str, Any]:
@@ -81,6 +83,7 @@ def evaluate(
         extras: what to measure on test beside the answers, and to enter in the record.
         teacher: of another run's record, if it was measured there with the same extras already.
         limits: asks whether the student keeps them; the answer is entered in the record.
+        subnet: measures, and asks of, this sub-net in the place of the student.
         command, purpose: how this was called and what for, for that entry.
 
     Returns:
@@ -90,6 +93,7 @@ def evaluate(
 
     Raises:
         RunError: the folder holds no finished run, or its record does not say what limits ask for.
+        NetworkError: the student has no such sub-net.
         SettingError: extras were asked for without test, or similarity to no teacher.
         DataError: pictures or teacher are no longer those of the run, or a file does not fit them.
         TutelageError: what the recipe names is no longer there.
@@ -104,6 +108,8 @@ def evaluate(
             "out."
         )
     extras.digest()  # refuses a file that is not there before anything is measured
+    name = subnet or "student"
+    one_of("sub-net", name, record["students"], NetworkError)
     recipe = validate(record["recipe"], str(place.recipe))
     # Nothing is trained; on validation alone the teacher need not be there any more.
     update: dict[str, Any] = {"student": {"run": str(folder)}, "methods": {}}
@@ -112,13 +118,13 @@ def evaluate(
         built = build(recipe, with_test=with_test)
         require_same_content(built, record["content"], place.path, MEASURED)
         _require_maps(built, extras)
-        seen = look(built.student, built.validation, built, device)
+        seen = look(students_of(built)[name], built.validation, built, device)
         again: dict[str, Any] = {"validation_accuracy": accuracy(seen)}
         if with_test:
             measured = deepcopy(record)
             more = f": {extras}" if extras.keys else ""
             add_test(measured, place, built, device, command, f"{purpose}{more}")
-            again |= _test_of(measured)
+            again |= _test_of(measured, name)
             record = _taken_over(record, measured)
             _measure_costs(record, built, device)
             _measure_extras(record, built, extras, teacher, device)
@@ -126,18 +132,21 @@ def evaluate(
             write_json(place.record, record)
     if limits is None:
         return {"record": record, "again": again}
-    answer = _held_against(limits, record, command)
+    answer = _held_against(limits, record, name, command)
     write_json(place.record, record)
     return {"record": record, "again": again, "accepted": answer}
 
 
-def _held_against(limits: Limits, record: dict[str, Any], command: str) -> dict[str, Any]:
+def _held_against(
+    limits: Limits, record: dict[str, Any], name: str, command: str
+) -> dict[str, Any]:
     """The answer, which the record then holds after those to earlier questions."""
     answer = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
         "limits": {key: limit for key, limit in limits._asdict().items() if limit is not None},
-        **accept(record, limits)._asdict(),
+        **({"subnet": name} if name != "student" else {}),
+        **accept(record, limits, name)._asdict(),
     }
     record.setdefault("accepted", []).append(answer)
     return answer
@@ -151,22 +160,25 @@ def _require_maps(built: Built, extras: Extras) -> None:
         )
 
 
-def _test_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    student = record["students"]["student"]
+def _test_of(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    student = record["students"][name]
     return {key: student[key] for key in ("test_accuracy", "agreement") if key in student}
 
 
 def _taken_over(record: dict[str, Any], measured: dict[str, Any]) -> dict[str, Any]:
     """The record with the new reading: the first one's numbers stand, unless both are the same."""
-    if record["readings"] and _test_of(record) != _test_of(measured):
+    if record["readings"] and any(
+        _test_of(record, name) != _test_of(measured, name) for name in record["students"]
+    ):
         return record | {"readings": measured["readings"]}
     return measured
 
 
 def _measure_costs(record: dict[str, Any], built: Built, device: torch.device) -> None:
     """Measures costs anew if some are among them that records did not hold at that time."""
-    student, teacher = record["students"]["student"], record["teacher"]
-    for entry, network in ((student, built.student), (teacher, built.teacher)):
+    networks = students_of(built)
+    pairs = [(record["students"][name], network) for name, network in networks.items()]
+    for entry, network in (*pairs, (record["teacher"], built.teacher)):
         if network is not None and not COSTS <= entry.keys():
             entry |= teacher_cost(network, device)
 
@@ -178,7 +190,9 @@ def _measure_extras(
     teacher: Mapping[str, Any] | None,
     device: torch.device,
 ) -> None:
-    entries, networks = {"student": record["students"]["student"]}, {"student": built.student}
+    students = students_of(built)
+    entries = {name: record["students"][name] for name in students}
+    networks: dict[str, Network] = dict(students)
     if isinstance(built.teacher, Network):
         entries["teacher"], networks["teacher"] = record["teacher"], built.teacher
     known = {key: teacher[key] for key in ("robustness", "people") if teacher and key in teacher}
@@ -188,7 +202,8 @@ def _measure_extras(
         only = Extras(similarity=extras.similarity)
         _add(entries, networks, built, only, device)
         extras = extras._replace(similarity=False)
-        entries, networks = {"student": entries["student"]}, {"student": built.student}
+        entries = {name: entries[name] for name in students}
+        networks = dict(students)
     _add(entries, networks, built, extras, device)
 
 

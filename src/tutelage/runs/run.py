@@ -33,7 +33,7 @@ from tutelage.recipes import (
     validate,
 )
 from tutelage.records import RECORD_SCHEMA, RunFolder, remove, write_json
-from tutelage.runs.measuring import add_test, check_teacher, look, results
+from tutelage.runs.measuring import add_test, check_teacher, look, results, students_of
 from tutelage.runs.settling import settle, with_chosen
 from tutelage.runs.surroundings import CONTENT, require_same_content, surroundings
 from tutelage.teachers import StoredTeacher
@@ -54,9 +54,9 @@ class Run(NamedTuple):
     record: dict[str, Any]
     profile: tuple[Dear, ...] = ()
 
-    def student(self) -> Network:
-        """The trained student, in eval mode; takes pixels in [0, 1]."""
-        return load(self.folder)
+    def student(self, subnet: str | None = None) -> Network:
+        """The trained student, or one of its sub-nets, in eval mode; takes pixels in [0, 1]."""
+        return load(self.folder, subnet=subnet)
 
 
 def train(
@@ -198,7 +198,7 @@ def _fit(
             built.recipe.train,
             folder,
             held_out=built.validation,
-            validate=lambda: accuracy(look(built.student, built.validation, built, device)),
+            validate=lambda: _mean_accuracy(built, device),
             seed=built.recipe.seed,
             title=folder.path.name,
             shown=shown,
@@ -210,6 +210,14 @@ def _fit(
         if begins and folder.checkpoints in ([], [folder.checkpoint(0)]):
             remove(folder.path)
         raise
+
+
+def _mean_accuracy(built: Built, device: torch.device) -> float:
+    """On validation, of the student, or of it and its sub-nets."""
+    found = [
+        accuracy(look(one, built.validation, built, device)) for one in students_of(built).values()
+    ]
+    return sum(found) / len(found)
 
 
 def _resolve(
