@@ -188,7 +188,7 @@ def test_what_is_no_override_is_refused(text: str, tmp_path: Path):
         ({"student": {"name": "resnet8", "num_classes": 3}}, ["'num_classes' is no key"]),
         ({"student": {"name": "resnet8", "checkpoint": 5}}, ["a file's name", "5"]),
         ({"student": {"name": "resnet8", "mean": 0.5}}, ["mean", "list of numbers"]),
-        ({"student": {"run": "x", "width": 4}}, ["{run: FOLDER}, with subnet: NAME", "nothing else"]),
+        ({"student": {"run": "x", "width": 4}}, ["{run: FOLDER}, with subnet", "nothing else"]),
         ({"student": {"run": "x", "subnet": 8}}, ["sub-net's name in quotes, not 8"]),
         ({"student": {"name": "resnet14", "subnets": [2]}}, ["subnets is a mapping", "not [2]"]),
         ({"student": {"name": "resnet14", "subnets": {"8": "one"}}}, ["subnets is a mapping"]),

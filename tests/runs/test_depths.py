@@ -118,8 +118,7 @@ def test_it_begins_from_weights_of_the_plain_network(tmp_path: Path) -> None:
     torch.save(plain.state_dict(), file)
     folder = run(tmp_path, student=DEEP | {"checkpoint": str(file)}, steps=2)
     stays = tutelage.load(folder, subnet="8").module
-    before = plain.layer1.get_submodule("0.conv1").weight
-    after = stays.get_submodule("layer1.0.conv1").weight
+    before, after = (one.get_parameter("layer1.0.conv1.weight") for one in (plain, stays))
     assert torch.allclose(before, after, atol=0.05)
     assert not torch.equal(before, after)
 
