@@ -1,5 +1,6 @@
 """From a recipe to objects. Nothing is written here, so a mistake costs nothing."""
 
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -34,6 +35,8 @@ from tutelage.teachers.manifest import require_same
 from tutelage.types import InputSpec
 
 __all__ = ["EVALUATION_BATCH", "Built", "build", "live_teacher", "softest", "teacher_file"]
+
+_DEEP = 100
 
 EVALUATION_BATCH = 500
 """Pictures that are measured at a time."""
@@ -221,7 +224,21 @@ def _student(
         return _of_run(entry)
     description = _describe(source, entry)
     with rng.part(recipe.seed, "student"):
-        return description.make(_weights(entry)), description
+        network = description.make(_weights(entry))
+    _warn_of_depth(entry)
+    return network, description
+
+
+def _warn_of_depth(entry: Mapping[str, Any]) -> None:
+    """Says what very deep networks need in order to begin to learn."""
+    depth = re.fullmatch(r"resnet(\d+)", entry["name"])
+    fresh = "checkpoint" not in entry and not entry.get("zero_init", True)
+    if depth and int(depth[1]) > _DEEP and fresh:
+        warnings.warn(
+            f"A {entry['name']} of more than {_DEEP} layers often fails to begin to learn. Set "
+            "zero_init: true in the student, so that every block begins as its shortcut.",
+            stacklevel=2,
+        )
 
 
 def _of_run(entry: Mapping[str, Any]) -> tuple[Network, Description]:

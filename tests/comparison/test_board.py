@@ -31,7 +31,7 @@ def at(labels: int, seed: int, accuracy: float, **more: Any) -> dict[str, Any]:
 
 
 def test_a_row_that_runs_is_named_until_it_has_finished():
-    board = Board(["kd", "hints"], 2)
+    board = Board({"kd": None, "hints": None}, 2)
     board.notice("kd", 0, None)
     board.notice("kd", 1, None)
     assert shown(board) == ["kd 0/2 seed 0, seed 1", "hints 0/2"]
@@ -40,7 +40,7 @@ def test_a_row_that_runs_is_named_until_it_has_finished():
 
 
 def test_combinations_of_the_axes_are_not_averaged():
-    board = Board(["kd"], 2, {"data.labelled": [5000, 500]})
+    board = Board({"kd": None}, 2, {"data.labelled": [5000, 500]})
     finished(board, at(5000, 0, 0.90), at(500, 0, 0.50), at(5000, 1, 0.91), at(500, 1, 0.51))
     assert shown(board) == [
         "kd, data.labelled 5000 2/2 90.5 ± 0.7",
@@ -49,7 +49,7 @@ def test_combinations_of_the_axes_are_not_averaged():
 
 
 def test_what_begins_does_so_at_its_combination():
-    board = Board(["kd"], 1, {"data.labelled": [5000, 500]})
+    board = Board({"kd": None}, 1, {"data.labelled": [5000, 500]})
     board.notice("kd", 0, None, {"data.labelled": 500, "row": "kd"})
     assert shown(board) == ["kd, data.labelled 5000 0/1", "kd, data.labelled 500 0/1 seed 0"]
     finished(board, at(500, 0, 0.5))
@@ -58,20 +58,22 @@ def test_what_begins_does_so_at_its_combination():
 
 def test_a_trial_that_collapsed_is_in_no_mean():
     board = finished(
-        Board(["kd"], 3), line("kd", 0, 0.7), line("kd", 1, 0.1, record={"collapsed": True})
+        Board({"kd": None}, 3), line("kd", 0, 0.7), line("kd", 1, 0.1, record={"collapsed": True})
     )
     assert shown(board) == ["kd 2/3 1 failed"]
 
 
 def test_a_try_that_collapsed_is_not_the_best():
     low = line("kd", 0, 0.99, kind="try", record={"collapsed": True}, settings={"lr": 9})
-    board = finished(Board(["kd"], 3), low, line("kd", 0, 0.6, kind="try", settings={"lr": 1}))
+    board = finished(
+        Board({"kd": None}, 3), low, line("kd", 0, 0.6, kind="try", settings={"lr": 1})
+    )
     assert shown(board) == ["kd 0/3 61.0"]
 
 
 def test_lines_that_nothing_asks_for_are_counted_below():
     have = [line("kd", 0, 0.7), line("kd", 1, 0.7), line("gone", 0, 0.7)]
-    board = Board(["kd"], 2)
+    board = Board({"kd": None}, 2)
     board.note_file(have)
     assert " ".join(shown(board)) == f"kd 0/2 3 {CAPTION}"
     finished(board, *have[:2])

@@ -9,7 +9,15 @@ from rich.live import Live
 from rich.table import Table
 
 from tutelage.engine.log import CONSOLE
-from tutelage.report.lines import Line, combinations, full_name, student_of, title_of, works
+from tutelage.report.lines import (
+    Line,
+    combinations,
+    full_name,
+    of_student,
+    student_of,
+    title_of,
+    works,
+)
 from tutelage.stats import mean_and_spread
 
 __all__ = ["Board", "showing"]
@@ -20,15 +28,18 @@ class Board:
     """What has finished and what is running, row by row, at one combination after the other.
 
     Args:
-        rows: names, in the order of the specification.
+        rows: names, in the order of the specification → the sub-net that each shows, if any.
         seeds: how many trials a row has at each combination of the axes' values.
         axes: of the specification. Each combination has a line of its own for every row.
     """
 
     def __init__(
-        self, rows: Sequence[str], seeds: int, axes: Mapping[str, Sequence[Any]] | None = None
+        self,
+        rows: Mapping[str, str | None],
+        seeds: int,
+        axes: Mapping[str, Sequence[Any]] | None = None,
     ) -> None:
-        self._seeds, self._axes = seeds, axes or {}
+        self._rows, self._seeds, self._axes = rows, seeds, axes or {}
         self._running: list[tuple[str, int]] = []
         self._lines: dict[str, dict[tuple[str, str], Line]] = {
             full_name(row, title_of(group)): {}
@@ -62,7 +73,8 @@ class Board:
             if line is None:
                 self._running.append((name, seed))
             else:
-                self._lines[name][line["kind"], line["identity"]] = line
+                seen = of_student(line, self._rows[row])
+                self._lines[name][line["kind"], line["identity"]] = seen
                 self._unasked.pop(line["identity"], None)
                 if (name, seed) in self._running:
                     self._running.remove((name, seed))

@@ -17,7 +17,7 @@ from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
 from tutelage.report.declared import late_claims
 from tutelage.report.layout import Table
-from tutelage.report.lines import works
+from tutelage.report.lines import of_student, works
 from tutelage.runs import Extras
 from tutelage.runs.settling import settle
 from tutelage.runs.surroundings import surroundings
@@ -93,7 +93,8 @@ def compare(
     _require_place(path, folder)
     _extras(known).digest()
     groups = known.groups()
-    board = Board(list(known.rows), len(known.seeds), known.axes)
+    subnets = {name: row.subnet for name, row in known.rows.items()}
+    board = Board(subnets, len(known.seeds), known.axes)
     with running(jobs) as pool:
         trials = Trials(
             path,
@@ -190,7 +191,8 @@ def _run(spec: Spec, trials: Trials) -> list[Line]:
                 trials.start("trial", row, settings, spec.recipe(settings, seed))
                 for seed in spec.seeds
             ]
-    return [*tries, *(one.line() for one in started)]
+    shown = (of_student(one.line(), spec.rows[one.row].subnet) for one in started)
+    return [*tries, *map(dict, shown)]
 
 
 def _extras(spec: Spec) -> Extras:
@@ -234,7 +236,7 @@ def _choose(
     ]
     scores = []
     for one in started:
-        line = one.line()
+        line = dict(of_student(one.line(), spec.rows[row].subnet))
         if line not in lines:
             lines.append(line)
         scores.append(_validation(line) if works(line) else -1.0)

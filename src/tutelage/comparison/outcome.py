@@ -135,7 +135,7 @@ def _without_test(record: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = deepcopy(record) | {"readings": []}
     result["data"]["test"] = 0
     result.pop("measured", None)
-    for network in (result["students"]["student"], result["teacher"] or {}):
+    for network in (*result["students"].values(), result["teacher"] or {}):
         for key in _ON_TEST:
             network.pop(key, None)
     return result

@@ -34,12 +34,15 @@ class Row(BaseModel):
         choose: dotted keys → values to be tried on the first seed; the best on validation is taken
             for all seeds. Of several keys each is chosen after the one before it, at the first
             value of those that follow. Tries have no access to test.
+        subnet: shows, and chooses by, this sub-net of the student in the place of the whole. A row
+            that is otherwise like another has the same trials, which run once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     like: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     choose: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    subnet: str | None = None
 
     def first(self) -> dict[str, Any]:
         """What it sets, and the first value of whatever it chooses."""
@@ -199,6 +202,7 @@ def _check(spec: Spec, where: str) -> None:
             seen.add(row.like)
             row = spec.rows[row.like]
     _check_axes(spec, where)
+    _check_subnets(spec, where)
     for settings in spec.every():
         spec.recipe(settings, spec.seeds[0])
     if spec.controls != "none":
@@ -224,6 +228,20 @@ def _check_axes(spec: Spec, where: str) -> None:
             if _overlap(key, axis):
                 raise RecipeError(
                     f"{where}: {name} sets {key}, and {axis} is an axis. Leave one of them out."
+                )
+
+
+def _check_subnets(spec: Spec, where: str) -> None:
+    for group in spec.groups():
+        for name, row in spec.rows.items():
+            if row.subnet is None:
+                continue
+            student = spec.recipe(spec.settings(name, group), spec.seeds[0]).student or {}
+            known = student.get("subnets", {})
+            if row.subnet not in known:
+                raise RecipeError(
+                    f"{where}: {name} is to be the sub-net {row.subnet!r}, but its student has "
+                    f"{', '.join(known) or 'none'}. Name one of student.subnets."
                 )
 
 

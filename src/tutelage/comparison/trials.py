@@ -331,4 +331,6 @@ def _conditions(recipe: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str
 
 def _end(line: Line) -> str:
     """What a trial came to, to the last bit."""
-    return line.get("failed") or line["record"]["students"]["student"]["weights"]
+    if "failed" in line:
+        return line["failed"]
+    return " ".join(entry["weights"] for entry in line["record"]["students"].values())

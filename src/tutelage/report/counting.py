@@ -11,6 +11,7 @@ from tutelage.report.lines import (
     combinations,
     is_trial,
     lineage,
+    of_student,
     student_of,
     title_of,
     works,
@@ -100,16 +101,20 @@ def that_count(spec: Record, pool: Pool) -> tuple[list[Line], list[Choice]]:
     for part, group in parts_of(spec).items():
         for row in spec["rows"]:
             settings, own_choices = _settings(spec, row, part, group, pool)
-            choices += own_choices
+            subnet = spec["rows"][row].get("subnet")
             for choice in own_choices:
-                used = [pool.use(line, row, part) for _, line in choice.tried if line is not None]
-                lines += [line for line in used if line not in lines]
+                tried = [
+                    (value, line and of_student(pool.use(line, row, part), subnet))
+                    for value, line in choice.tried
+                ]
+                choices.append(choice._replace(tried=tried))
+                lines += [line for _, line in tried if line is not None and line not in lines]
             trials = [pool.find("trial", row, seed, settings) for seed in spec["seeds"]]
             present = [line for line in trials if line is not None]
             newest = max(present, key=lambda line: _place(pool.lines, line), default=None)
             for line in present:
                 if newest is not None and _shared(line) == _shared(newest):
-                    lines.append(pool.use(line, row, part))
+                    lines.append(of_student(pool.use(line, row, part), subnet))
     return lines, choices
 
 
@@ -143,7 +148,7 @@ def _settings(
                 (value, pool.find("try", ancestor, seed, {**settings, key: value}))
                 for value in values
             ]
-            taken = None if undecided else _best(tries[key])
+            taken = None if undecided else _best(tries[key], row.get("subnet"))
             if taken is None:
                 undecided[key] = values
             else:
@@ -159,11 +164,12 @@ def _settings(
     ]
 
 
-def _best(tried: Sequence[tuple[Any, Line | None]]) -> int | None:
+def _best(tried: Sequence[tuple[Any, Line | None]], subnet: str | None) -> int | None:
     """Which value is best on validation, of equal ones the first; None if one is missing."""
     if any(line is None for _, line in tried):
         return None
-    scores = [_validation(line) for _, line in tried if line is not None]
+    lines = [of_student(line, subnet) for _, line in tried if line is not None]
+    scores = [_validation(line) for line in lines]
     return scores.index(max(scores)) if max(scores) >= 0 else None
 
 

@@ -36,9 +36,12 @@ def teacher_kind(record: Record) -> str:
 
 
 def of_trials(lines: Iterable[Line]) -> list[Record]:
-    """The records of all trials that have not failed; of one that stands in two rows once."""
+    """The records of all trials that have not failed; of one that stands in two rows once.
+
+    Of a trial with sub-nets each row has a record of its own.
+    """
     known = {
-        line["identity"]: line["record"]
+        (line["identity"], line["record"]["students"]["student"].get("weights")): line["record"]
         for line in lines
         if line["kind"] == "trial" and "failed" not in line
     }

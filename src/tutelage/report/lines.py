@@ -14,6 +14,7 @@ __all__ = [
     "full_name",
     "is_trial",
     "lineage",
+    "of_student",
     "require_same",
     "require_same_test",
     "student_of",
@@ -94,6 +95,31 @@ def works(line: Line) -> bool:
 def student_of(line: Line) -> Record:
     """What a line's record says of the student."""
     return line["record"]["students"]["student"]
+
+
+def of_student(line: Line, subnet: str | None) -> Line:
+    """The line as that of one student: a sub-net, or the whole.
+
+    Args:
+        subnet: its name; None for the whole.
+
+    Raises:
+        RunError: the trial had no such sub-net.
+    """
+    if "failed" in line:
+        return line
+    students = line["record"]["students"]
+    name = subnet or "student"
+    if name not in students:
+        raise RunError(
+            f"{line['row']} is to be the sub-net {name!r}, but its trials trained "
+            f"{', '.join(students)}. Name one of student.subnets."
+        )
+    student = students[name]
+    own: dict[str, Any] = {"students": {"student": student}}
+    if "collapsed" in student:
+        own["collapsed"] = student["collapsed"]
+    return {**line, "record": {**line["record"], **own}}
 
 
 # What may stand together

@@ -141,9 +141,11 @@ def results(
     for name, network in students_of(built).items():
         on_validation = look(network, built.validation, built, device)
         share = accuracy(on_validation)
-        chance |= near_chance(share, on_validation)
         students[name] = {"validation_accuracy": share, "weights": weights_of(network)}
         students[name] |= cost(network, device)
+        if built.student.subnets:
+            students[name]["collapsed"] = near_chance(share, on_validation)
+        chance |= near_chance(share, on_validation)
     return {
         "seconds": round(trained.seconds, 3),
         "steps": trained.steps,
