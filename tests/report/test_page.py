@@ -509,6 +509,17 @@ def test_one_run_is_told_from_its_record(tmp_path: Path):
     assert "kd.kl" in page.text
 
 
+def test_one_run_of_several_depths_is_one_run(tmp_path: Path):
+    deep = record(0.7)
+    deep["students"]["small"] = deep["students"]["student"] | {"test_accuracy": 0.61}
+    lines = [line | {"supervised/small": 1.5, "supervised/tiny": 2.5} for line in metrics()]
+    page = Page(make_page(read_source([write_run(tmp_path / "run", deep, lines)])))
+    assert "The student reaches 70.0 % on test in one run" in page.text
+    assert "; of its sub-nets small 61.0 %." in page.text
+    assert "side by side" not in page.text
+    assert "Supervised terms of sub-nets" in page.text
+
+
 def test_several_runs_prove_nothing(tmp_path: Path):
     alone = record(0.65, name="alone")
     alone["recipe"] |= {"methods": {}}

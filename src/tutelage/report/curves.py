@@ -77,13 +77,20 @@ def curve_figures(runs: Sequence[Logged], styles: Mapping[str, Style], slug: str
     for run in runs:
         for term in terms_of(run.lines):
             if term != _SUPERVISED:
-                known = methods.setdefault(term.partition(".")[0], [])
+                known = methods.setdefault(_group(term), [])
                 known += [] if term in known else [term]
     for number, (method, terms) in enumerate(methods.items()):
         title = terms[0] if len(terms) == 1 else f"Terms of {method}"
+        if method == _SUPERVISED:
+            title = "Supervised terms of sub-nets"
         traces = _by_term(runs, terms, styles)
         found.append(_figure(f"curve-term-{number}{slug}", title, "Before its weight.", traces))
     return [figure for figure in found if figure is not None]
+
+
+def _group(term: str) -> str:
+    """The method that a term is of; those of sub-nets' labels stand together."""
+    return _SUPERVISED if term.startswith(f"{_SUPERVISED}/") else term.partition(".")[0]
 
 
 class _Curve(NamedTuple):

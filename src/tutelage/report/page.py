@@ -294,13 +294,12 @@ def _enumerate(texts: Sequence[str]) -> str:
 
 
 def _of_runs(view: View, source: Runs) -> str:
-    students = [one for one in view.networks if one.role != "teacher"]
-    if len(students) != 1:
+    if len(source.records) != 1:
         return (
-            f"{len(students)} runs side by side, one seed each: that one is better than another "
-            "is not shown."
+            f"{len(source.records)} runs side by side, one seed each: that one is better than "
+            "another is not shown."
         )
-    (student,) = students
+    student, *subnets = [one for one in view.networks if one.role != "teacher"]
     tested, validated = (mean(student, f"{split}_accuracy") for split in ("test", "validation"))
     split, accuracy = ("test", tested) if tested is not None else ("validation", validated)
     said = f"The student reaches {percent(accuracy)} on {split} in one run"
@@ -317,6 +316,11 @@ def _of_runs(view: View, source: Runs) -> str:
         if not controls(view.networks):
             said += "; what the method adds is not shown, for no control ran beside it"
     (record,) = source.records
+    if subnets:
+        names = [one.name.removeprefix(f"{record['name']}, ") for one in subnets]
+        reached = [percent(mean(one, f"{split}_accuracy")) for one in subnets]
+        shares = [f"{name} {share}" for name, share in zip(names, reached, strict=True)]
+        said += f"; of its sub-nets {' and '.join(shares)}"
     if answers := record.get("accepted"):
         limits = ", ".join(f"{key} {value}" for key, value in answers[-1]["limits"].items())
         said += f"; does it keep {limits}? {answers[-1]['answer']}"
