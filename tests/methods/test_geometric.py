@@ -237,6 +237,19 @@ def test_points_that_coincide_do_not_make_a_neighborhood_of_no_width() -> None:
     assert student.grad.abs().max() < 10
 
 
+def test_how_wide_the_whole_cloud_is_does_not_move_affinity() -> None:
+    # Points about one direction, spread by a factor: it changes all distances alike. Were the width
+    # a constant for the gradient, a neighborhood would tighten or widen without end.
+    around, teacher = points(11, 1, 20, 6), points(12, 1, 20, 8)
+    around[:, :, 0] = 0
+    spread = torch.tensor(0.02, dtype=torch.float64, requires_grad=True)
+    north = torch.eye(6, dtype=torch.float64)[0]
+    loss = soft_affinity_loss(north + spread * around, teacher, neighbors=4)
+    (slope,) = torch.autograd.grad(loss, spread)
+    assert loss > 0.05
+    assert abs(slope * spread) < 0.01 * loss
+
+
 # The method
 
 

@@ -17,9 +17,9 @@ to p, s_p the mean of d² over them, p ≠ q, means over all p:
     ratio      Σ q in N_k of teacher d_pq / Σ q in N_k of student d_pq  − 1          d of student
 
 k → `neighbors`, τ → `temperature`. s_p is at least a tenth of the mean of d² over all q. Lists of
-neighbors and s_p are constants for the gradient. One term per pair of taps, `geometry/<student
-tap>`: its mean over the points of a picture, and over pictures. A point that is zero in either
-network has no direction and is left out.
+neighbors are constants for the gradient; it flows through s_p (Source). One term per pair of taps,
+`geometry/<student tap>`: its mean over the points of a picture, and over pictures. A point that is
+zero in either network has no direction and is left out.
 
 ## Needs
 
@@ -67,7 +67,9 @@ KD. **Differences**: every formula is reconstructed. affinity is t-SNE's, with a
 for each point; near it lies PKT (Passalis and Tefas, 2018). contrast is near Contrastive
 Neighborhood Alignment (arXiv:2201.01922). ratio is the manifold-to-manifold reading: how much
 longer the student's way along the teacher's neighbors is than along its own. k, τ, the least
-width, locations and layers are ours.
+width, locations and layers are ours. Where s_p is a constant for the gradient, as it may be read,
+neighborhoods tighten until they coincide: `cifar10-geometric` then was at chance after 300 steps,
+and at 60 % with the gradient (validation, one run each).
 
 ## Evidence
 
@@ -228,7 +230,7 @@ def soft_affinity_loss(
     """
     logs, clouds = [], _clouds(student, teacher, neighbors, distance)
     for squared, nearest, found in clouds:
-        logs.append((-squared / _width(squared.detach(), nearest, found)).log_softmax(dim=2))
+        logs.append((-squared / _width(squared, nearest, found)).log_softmax(dim=2))
     own, wanted = logs
     divergence = (wanted.exp() * (wanted - own)).sum(dim=2)
     return _mean(divergence, clouds[0].found[:, :, 0])
