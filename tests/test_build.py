@@ -183,3 +183,10 @@ def test_no_field_of_what_is_built_for_a_choice_leads_to_test(teacher: Path):
         "test",
     }
     assert sum(len(one) for one in pictures_in(made(recipe()).train, {})) == 200
+
+
+def test_a_very_deep_student_is_told_what_it_needs():
+    deep = {"name": "resnet110", "width": 1}
+    with pytest.warns(UserWarning, match=r"more than 100 layers .* zero_init: true"):
+        made(recipe(student=deep))
+    made(recipe(student=deep | {"zero_init": True}))  # which says nothing

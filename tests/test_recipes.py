@@ -198,6 +198,8 @@ def test_what_is_no_override_is_refused(text: str, tmp_path: Path):
             ["subnet_norms is separate or shared, not 'own'"],
         ),
         ({"subnet_weight": -1}, ["subnet_weight"]),
+        ({"student": {"name": "resnet14", "subnets": {}}}, ["subnets is a mapping", "not {}"]),
+        ({"student": {"name": "resnet14", "subnets": {8: 1}}}, ["the key 8 is no text"]),
         ({"methods": ["kd"]}, ["kd needs a weight"]),
         ({"methods": [["kd"]]}, ["methods is a mapping"]),
         ({"methods": {"kdd": {}}}, ["no method 'kdd'", "did you mean kd?"]),

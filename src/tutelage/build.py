@@ -109,6 +109,13 @@ def build(
             NoEffectWarning,
             stacklevel=2,
         )
+    if not network.subnets and (recipe.subnet_weight != 1 or _norms_of_none(recipe)):
+        warnings.warn(
+            "subnet_weight and subnet_norms change nothing, because the student has no sub-nets; "
+            "leave them out, or give it subnets.",
+            NoEffectWarning,
+            stacklevel=2,
+        )
     if isinstance(guide, StoredTeacher):
         _check_store(guide, recipe, content, split)
     distiller = Distiller(
@@ -147,6 +154,11 @@ def build(
         content,
         code_of(recipe, network, guide),
     )
+
+
+def _norms_of_none(recipe: Recipe) -> bool:
+    entry = recipe.student or {}
+    return "subnet_norms" in entry and "subnets" not in entry
 
 
 def _source(recipe: Recipe) -> Source:
@@ -254,8 +266,10 @@ def _teacher(
 ) -> Network | StoredTeacher | None:
     entry = recipe.teacher
     if given is not None:
-        done = isinstance(given, Network | StoredTeacher)
-        return given if done else Network(given, _spec(source))
+        if isinstance(given, StoredTeacher):
+            return given
+        network = given if isinstance(given, Network) else Network(given, _spec(source))
+        return network.extract("full") if network.subnets else network
     if entry is None:
         return None
     if recipe.store is not None:
@@ -345,8 +359,8 @@ def _check_sizes(teacher: StoredTeacher, student: Network, distiller: Distiller)
 
 def _check_encoded(teacher: StoredTeacher, recipe: Recipe) -> None:
     """Maps that were reduced to what one method needs serve that method alone."""
-    readers = {name for name in recipe.methods if METHODS[name].needs.taps != "none"}
-    whole = [name for name in recipe.methods if METHODS[name].needs.taps == "all"]
+    readers = {name for name in recipe.methods if METHODS[name].needs.reads_teacher}
+    whole = [name for name in readers if METHODS[name].needs.taps == "all"]
     for tap, code in teacher.store.manifest.maps.items():
         if whole and code.kept != "whole":
             raise StoreError(

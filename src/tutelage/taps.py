@@ -69,11 +69,12 @@ class Recorder:
 @contextmanager
 def set_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
     """Inside, all of the module trains or evaluates; then each part does again what it did."""
-    modes = {part: part.training for part in module.modules()}
+    modes, before = {part: part.training for part in module.modules()}, module.training
     module.train(training)
     try:
         yield
     finally:
+        module.train(before)  # for what goes along without being a part
         for part, mode in modes.items():
             part.training = mode
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny import recipe
 
 from tutelage.data.digits import digits
 from tutelage.records import RunFolder
@@ -223,8 +224,11 @@ def test_weights_for_a_network_that_is_known_by_name(inside: Path, call: Any):
         (["--data", "nothing.npz"], "There is no file nothing.npz"),
         (["--data", "{name: digits, colour: red}"], "'colour' is no key of digits"),
         (["--data", "{name"], "not YAML"),
-        (["--data", "digits", "--test"], "Leave --test and --accept out"),
-        (["--data", "digits", "--accept", "latency_ms=1"], "Leave --test and --accept out"),
+        (["--data", "digits", "--test"], "Leave --test, --accept and --subnet out"),
+        (
+            ["--data", "digits", "--accept", "latency_ms=1"],
+            "Leave --test, --accept and --subnet out",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -243,3 +247,19 @@ def test_other_classes_are_refused(inside: Path, call: Any, tmp_path: Path):
     said = call("evaluate", "runs/student", "--data", tmp_path / "three.npz")
     assert said.code == 2
     assert "10 classes, but the data has 3" in said.err
+
+
+def test_a_sub_net_is_measured_by_name(call: Any, tmp_path: Path):
+    deep = recipe(student={"name": "resnet14", "width": 2, "subnets": {"8": 1}}, steps=40)
+    folder = train(deep, name="deep", runs=tmp_path, shown=False).folder
+    said = call("evaluate", folder, "--subnet", "8")
+    known = RunFolder(folder).read_record()["students"]["8"]
+    assert said.code == 0
+    assert "sub-net" in said.out
+    assert f"({known['validation_accuracy']:.4f}), as recorded" in said.out
+    said = call("evaluate", folder, "--subnet", "9")
+    assert said.code == 2
+    assert "no sub-net '9'" in said.err
+    said = call("evaluate", folder, "--subnet", "8", "--data", "digits")
+    assert said.code == 2
+    assert "--subnet" in said.err

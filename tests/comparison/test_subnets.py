@@ -56,6 +56,10 @@ def test_a_row_shows_its_sub_net_and_trains_nothing_of_its_own(done: Comparison)
         assert table[row]["accuracy"] == pytest.approx(100 * mean)
         assert table[row]["parameters"] == entries[0]["parameters"]
         assert table[row]["macs"] == entries[0]["macs"]
+        share = entries[0]["macs"] / sum(e["macs"] for e in lines[0]["record"]["students"].values())
+        took = [line["record"]["seconds"] for line in lines if line["row"] == "deep"]
+        assert table[row]["seconds"] == pytest.approx(share * sum(took) / 2)
+    assert "deep-small: sub-nets." in done.text()
     assert table["deep-small"]["macs"] == table["alone"]["macs"] < table["deep"]["macs"]
     (finding,) = done.findings()
     assert finding.claim == "deep-small > alone on accuracy"
@@ -94,6 +98,19 @@ def test_a_row_chooses_by_its_sub_net(runs: Path) -> None:
     assert isinstance(source, Read)
     tables = make_tables(source.spec, source.lines, source.stale, source.late)
     assert [table.text() for table in tables] == [found.text()]
+
+
+def test_a_row_that_is_like_one_shows_the_same_sub_net_unless_it_says_full() -> None:
+    more = {"longer": {"like": "deep-small", "set": {"train.steps": 50}}}
+    more["whole"] = {"like": "longer", "subnet": "full"}
+    spec = read_spec(asked(rows=ROWS | more))
+    shown = {name: spec.subnet(name) for name in spec.rows}
+    assert shown == {
+        **{"deep": None, "alone": None, "whole": None},
+        **{"deep-small": "small", "longer": "small"},
+    }
+    # What the student of an earlier run has is seen when its trials are.
+    read_spec(asked(rows={"a": {"set": {"student": {"run": "r"}}, "subnet": "8"}}, claims=[]))
 
 
 def test_refuses_a_sub_net_that_the_student_has_not(done: Comparison) -> None:

@@ -76,8 +76,8 @@ def test_attention_ignores_order_scale_and_offset(seed: int, scale: float, offse
     torch.testing.assert_close(attention.std(dim=(1, 2)), torch.ones(2, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("shape", [(2, 4, 3, 3), (2, 4, 1, 1)])
-@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("shape", [(2, 16, 32, 32), (2, 64, 7, 7), (2, 4, 1, 1)])
+@pytest.mark.parametrize("value", [0.0, 1.0, 1.1, 3.337])
 def test_a_map_that_does_not_vary_has_no_attention_and_a_finite_gradient(
     shape: tuple[int, ...], value: float
 ) -> None:

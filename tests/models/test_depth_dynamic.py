@@ -1,7 +1,7 @@
 """One set of weights, several depths: what is shared, what is not, and what is taken out."""
 
 import copy
-import io
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +18,7 @@ from tutelage.errors import NetworkError, SettingError
 from tutelage.models.cifar_resnet import cifar_resnet
 from tutelage.models.depth_dynamic import DepthDynamic, Norms
 from tutelage.models.network import Network
+from tutelage.taps import evaluating
 from tutelage.types import InputSpec
 
 MAKERS: dict[str, Callable[[], nn.Module]] = {
@@ -49,7 +50,7 @@ def trained(network: DepthDynamic, steps: int = 2) -> DepthDynamic:
     """After some steps, so that norms differ from how they began."""
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
     for step in range(steps):
-        output, subnets = network.train().call_all(images(4) + 0.1 * step)
+        output, _, subnets = network.train().call_all(images(4) + 0.1 * step)
         loss = output.tanh().mean() + sum(s.output.tanh().mean() for s in subnets.values())
         optimizer.zero_grad()
         loss.backward()
@@ -99,15 +100,16 @@ def test_what_is_taken_out_answers_the_same_and_holds_nothing_else(
             for parameter in alone.parameters():
                 parameter.add_(1)
         assert torch.equal(network(images()), before)
-    # Weights of one depth alone: those of an ordinary network of that depth.
-    sizes = [len(save_of(network.extract(name))) for name in ("few", "less", "full")]
-    assert sizes == sorted(sizes)
-
-
-def save_of(network: nn.Module) -> bytes:
-    content = io.BytesIO()
-    torch.save(network.state_dict(), content)
-    return content.getvalue()
+        kept = {
+            key: value
+            for key, value in plain.state_dict().items()
+            if not key.startswith("layer")
+            or int(key.split(".")[1]) < blocks[int(key.split(".")[0].removeprefix("layer")) - 1]
+        }
+        found = alone.state_dict()
+        assert {key: value.shape for key, value in found.items()} == {
+            key: value.shape for key, value in kept.items()
+        }
 
 
 def test_a_sub_net_of_a_cifar_resnet_loads_into_the_network_of_its_depth() -> None:
@@ -126,10 +128,15 @@ def test_one_pass_of_all_is_each_by_itself(make: Callable[[], nn.Module], norms:
     network = trained(
         DepthDynamic(plain, {"less": [max(1, c - 1) for c in depths(plain)]}, norms=norms)
     )
-    taps = ("layer1", "layer2", "layer1.0")
-    network.tap(taps)
+    taps = ("layer1", "layer2", "layer1.0", "layer2.0", "layer2.0.conv1", "layer2.0.conv2")
+    whole, alone = Network(network), Network(network.extract("full"))
+    whole.tap(taps)
+    alone.tap(taps)
     with torch.no_grad():
-        output, subnets = network.call_all(images(), taps)
+        seen, wanted = whole.observe(images(), taps), alone.observe(images(), taps)
+        for tap in taps:  # also of what sub-nets run again
+            assert torch.equal(seen.features[tap], wanted.features[tap]), tap
+        output, _, subnets = network.call_all(images(), taps)
         assert torch.equal(output, network.use("full")(images()))
         assert torch.equal(subnets["less"].output, network.use("less")(images()))
         alone = Network(network.extract("less"))
@@ -165,9 +172,8 @@ def test_shared_or_not_the_gradient_of_all_depths_is_the_sum_of_each() -> None:
     for norms in ("separate", "shared"):
         network = DepthDynamic(cifar_resnet(14, 4), {"8": 1}, norms=norms).double().train()
         pictures = images().double()
-        output, subnets = copy.deepcopy(network).call_all(pictures)
         together = copy.deepcopy(network)
-        output, subnets = together.call_all(pictures)
+        output, _, subnets = together.call_all(pictures)
         (output.square().sum() + subnets["8"].output.square().sum()).backward()
         apart = copy.deepcopy(network)
         for name in ("full", "8"):
@@ -191,7 +197,7 @@ def test_norms_are_the_sub_nets_own_or_only_their_statistics() -> None:
             for key, value in network.state_dict().items()
             if key.endswith("running_mean") and not torch.equal(value, before[key])
         }
-        own = {key for key in moved if key.startswith("subnet_norms.8")}
+        own = {key for key in moved if key.startswith("subnet_norms.8_")}
         # With shared norms the first stage is the whole's own.
         assert len(own) == (6 if norms == "separate" else 4)
         rest = moved - own
@@ -227,6 +233,40 @@ def test_modes_reach_every_depth() -> None:
         network(images())
         same = all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
         assert same == (not mode)
+
+
+@NORMS
+def test_a_look_in_eval_mode_leaves_every_depth_training(norms: Norms) -> None:
+    network = DepthDynamic(cifar_resnet(14, 4), {"8": 1}, norms=norms).train()
+    with evaluating(network):
+        before = copy.deepcopy(network.state_dict())
+        network.call_all(images())
+        assert all(torch.equal(value, before[k]) for k, value in network.state_dict().items())
+    network.call_all(images())
+    still = {key for key, value in network.state_dict().items() if torch.equal(value, before[key])}
+    assert not any("running" in key for key in still)
+
+
+def test_it_is_pickled_and_taps_are_the_wholes_whatever_is_in_use() -> None:
+    network = trained(DepthDynamic(cifar_resnet(14, 4), {"8": 1, "half": 1}))
+    again = pickle.loads(pickle.dumps(network))
+    assert torch.equal(again.use("half")(images()), network.use("half")(images()))
+    wrapped = Network(network, InputSpec(32, 32, 3, (0.5,) * 3, (0.25,) * 3))
+    assert [stage.name for stage in wrapped.stages()] == ["layer1", "layer2", "layer3"]
+    assert network.in_use == "half"
+
+
+class Doubled(torchvision.models.ResNet):
+    """Of the same parts, which it puts together otherwise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * super().forward(x)
+
+
+def test_refuses_a_network_that_only_looks_like_one() -> None:
+    doubled = Doubled(torchvision.models.resnet.BasicBlock, [2, 2, 2, 2])
+    with pytest.raises(NetworkError, match="this is a Doubled of"):
+        DepthDynamic(doubled, {"few": 1})
 
 
 def test_a_sub_net_taken_out_exports() -> None:
@@ -274,7 +314,7 @@ def test_refuses_sub_nets_that_are_none(subnets: dict[str, Any], words: str) -> 
 
 
 def test_refuses_networks_that_are_not_made_of_stages_and_names_that_are_not_there() -> None:
-    with pytest.raises(NetworkError, match="this is a Sequential of 0"):
+    with pytest.raises(NetworkError, match="this is a Sequential of torch with 0"):
         DepthDynamic(nn.Sequential(nn.Linear(2, 2)), {"8": 1})
     network = DepthDynamic(cifar_resnet(14, 4), {"8": 1})
     for call in (network.use, network.extract):

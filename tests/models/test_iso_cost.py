@@ -89,6 +89,7 @@ def test_narrower_resnets_keep_the_proportions_of_their_stages() -> None:
     assert deep.depth == 50
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_refuses_numbers_that_are_none() -> None:
     with pytest.raises(SettingError, match="depth 6n"):
         iso_cost_ladder((15, 16), [8])
@@ -97,5 +98,14 @@ def test_refuses_numbers_that_are_none() -> None:
             call()
     with pytest.raises(SettingError, match="at least 1, but one is 0"):
         iso_cost_blocks(([2, 0, 2, 2], 64), [32])
+    for call in (
+        lambda: cifar_macs(10, 16),
+        lambda: iso_cost_ladder((20, 16), [16], size=0),
+        lambda: iso_cost_blocks(([], 64), [4]),
+        lambda: iso_cost_blocks(([2, 2], 64), [32]),
+        lambda: cifar_macs(8, 16, shortcut="C"),  # pyright: ignore[reportArgumentType]
+    ):
+        with pytest.raises(SettingError):
+            call()
     with pytest.raises(SettingError, match=r"At width 64 .* % from the .* called equal"):
         iso_cost_ladder((8, 16), [64])

@@ -9,15 +9,20 @@ import torch
 from tiny import distilled, recipe
 
 import tutelage
+from tutelage.build import build
 from tutelage.cli.evaluate import text
+from tutelage.distiller import Distiller
 from tutelage.engine import loop
-from tutelage.errors import NetworkError, SettingError, TeacherError
+from tutelage.errors import NetworkError, NoEffectWarning, SettingError, TeacherError
 from tutelage.evaluation.cost import num_parameters
+from tutelage.methods import KD
 from tutelage.models.cifar_resnet import cifar_resnet
 from tutelage.models.depth_dynamic import DepthDynamic
+from tutelage.recipes import validate
 from tutelage.records import RunFolder
 from tutelage.report.acceptance import Limits
 from tutelage.runs import Extras, evaluate, train
+from tutelage.teachers import LiveTeacher
 
 DEEP = {"name": "resnet20", "width": 2, "subnets": {"14": 2, "8": [1, 1, 1]}}
 METHOD = {"embedded_distillation": {"weight": {"kl": 1.5, "attention": 1}}}
@@ -80,6 +85,7 @@ def test_evaluate_measures_the_one_that_is_named(deep: Path) -> None:
     assert "sub-net  " in text(evaluate(deep, subnet="14"), "14")
     with pytest.raises(NetworkError, match="no sub-net '9'"):
         evaluate(deep, subnet="9")
+    assert evaluate(deep, subnet="full")["again"] == evaluate(deep)["again"]
 
 
 def test_all_are_read_on_test_and_shown_corruptions(tmp_path: Path) -> None:
@@ -110,6 +116,26 @@ def test_a_sub_net_teaches_and_is_trained_on(deep: Path, tmp_path: Path) -> None
     further = train(on, name="further", runs=tmp_path, shown=False)
     assert further.record["students"]["student"]["parameters"] == known["8"]["parameters"]
     assert tutelage.load(further.folder)(torch.rand(1, 1, 8, 8)).shape == (1, 10)
+
+
+def test_the_teacher_is_asked_for_no_map_that_nobody_looks_at(deep: Path, tmp_path: Path) -> None:
+    both = METHOD | {"kd": {"weight": 0.9}}
+    taught = recipe(student=DEEP, methods=both, teacher={"run": str(deep)}, steps=2)
+    built = build(validate(taught, "test"))
+    assert built.distiller.teacher_taps == ()
+    (teacher,) = built.distiller.teachers
+    assert isinstance(teacher, LiveTeacher)
+    assert teacher.network.subnets == ()
+    given = Distiller(tutelage.load(deep), tutelage.load(deep), methods={"kd": (KD(), 1.0)})
+    assert isinstance(given.teachers[0], LiveTeacher)
+    assert given.teachers[0].network.subnets == ()
+
+
+def test_settings_without_effect_warn() -> None:
+    plain = {"name": "resnet8", "width": 2}
+    for change in ({"subnet_weight": 0.5}, {"student": plain | {"subnet_norms": "shared"}}):
+        with pytest.warns(NoEffectWarning, match="the student has no sub-nets"):
+            build(validate(recipe(**change), "test"))
 
 
 def test_it_begins_from_weights_of_the_plain_network(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def evaluate(
     if as_json:
         print(json.dumps({"run": model, **found}, indent=2))
     else:
-        print(text(found, subnet or "student"))
+        print(text(found, "student" if subnet in (None, "full") else subnet))
         if decided:
             print("\n".join(["", f"accepted: {decided['answer']}", *decided["reasons"]]))
     if decided:

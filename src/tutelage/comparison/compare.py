@@ -93,7 +93,7 @@ def compare(
     _require_place(path, folder)
     _extras(known).digest()
     groups = known.groups()
-    subnets = {name: row.subnet for name, row in known.rows.items()}
+    subnets = {name: known.subnet(name) for name in known.rows}
     board = Board(subnets, len(known.seeds), known.axes)
     with running(jobs) as pool:
         trials = Trials(
@@ -191,7 +191,7 @@ def _run(spec: Spec, trials: Trials) -> list[Line]:
                 trials.start("trial", row, settings, spec.recipe(settings, seed))
                 for seed in spec.seeds
             ]
-    shown = (of_student(one.line(), spec.rows[one.row].subnet) for one in started)
+    shown = (of_student(one.line(), spec.subnet(one.row)) for one in started)
     return [*tries, *map(dict, shown)]
 
 
@@ -236,7 +236,7 @@ def _choose(
     ]
     scores = []
     for one in started:
-        line = dict(of_student(one.line(), spec.rows[row].subnet))
+        line = dict(of_student(one.line(), spec.subnet(row)))
         if line not in lines:
             lines.append(line)
         scores.append(_validation(line) if works(line) else -1.0)

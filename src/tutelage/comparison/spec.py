@@ -19,7 +19,7 @@ from tutelage.recipes import (
     validate,
 )
 from tutelage.report.claims import parse_claim
-from tutelage.report.lines import combinations
+from tutelage.report.lines import combinations, subnet_of
 
 __all__ = ["Row", "Spec", "read_spec"]
 
@@ -34,8 +34,10 @@ class Row(BaseModel):
         choose: dotted keys → values to be tried on the first seed; the best on validation is taken
             for all seeds. Of several keys each is chosen after the one before it, at the first
             value of those that follow. Tries have no access to test.
-        subnet: shows, and chooses by, this sub-net of the student in the place of the whole. A row
-            that is otherwise like another has the same trials, which run once.
+        subnet: shows, and chooses by, this sub-net of the student in the place of the whole; "full"
+            is the whole. Rows that are like this one show it, too. A row that differs from another
+            in this alone has the same trials, which run once; of their wall time each row shows a
+            share, by its MACs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -121,6 +123,11 @@ class Spec(BaseModel):
         """A row after those that it is like, the most distant first."""
         row = self.rows[name]
         return [*(self.lineage(row.like) if row.like else []), row]
+
+    def subnet(self, name: str) -> str | None:
+        """The sub-net that a row shows; None for the whole."""
+        rows = {one: row.model_dump(include={"like", "subnet"}) for one, row in self.rows.items()}
+        return subnet_of(rows, name)
 
     def settings(self, name: str, group: Mapping[str, Any]) -> dict[str, Any]:
         """A row's settings, as if the first value were taken of whatever is chosen.
@@ -233,15 +240,15 @@ def _check_axes(spec: Spec, where: str) -> None:
 
 def _check_subnets(spec: Spec, where: str) -> None:
     for group in spec.groups():
-        for name, row in spec.rows.items():
-            if row.subnet is None:
-                continue
+        for name in spec.rows:
+            subnet = spec.subnet(name)
             student = spec.recipe(spec.settings(name, group), spec.seeds[0]).student or {}
             known = student.get("subnets", {})
-            if row.subnet not in known:
+            # What another run has is seen when its trials are.
+            if subnet is not None and subnet not in known and "run" not in student:
                 raise RecipeError(
-                    f"{where}: {name} is to be the sub-net {row.subnet!r}, but its student has "
-                    f"{', '.join(known) or 'none'}. Name one of student.subnets."
+                    f"{where}: {name} is to be the sub-net {subnet!r}, but its student has "
+                    f"{', '.join(known) or 'none'}. Name one of student.subnets, or full."
                 )
 
 

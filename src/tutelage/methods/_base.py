@@ -32,6 +32,11 @@ class Needs:
     subnets: bool = False
     compares_samples: bool = False
 
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether it looks at maps of a teacher."""
+        return self.taps != "none" and self.teachers > 0
+
 
 class Method(nn.Module, ABC):
     """A transfer method. Every subclass is final.

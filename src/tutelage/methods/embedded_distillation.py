@@ -50,7 +50,9 @@ Neural Network, 2021, arXiv:2103.00793, of which the abstract could be read: KL 
 the posteriors of whole and sub-net, and self-attention on features of one resolution. Both
 operators, τ and weights are those of the authors' sister code (cv516Buaa/EKD-FWSNet), where the
 mean of branches teaches. **Differences**: all stages' ends, not the last alone; detached; summed
-over classes; a floor below the std. Which blocks a sub-net keeps: `models/depth_dynamic.py`.
+over classes; each sub-net's terms divided by their number n; a map whose std is below a
+hundred-thousandth of its maximum has no attention. Which blocks a sub-net keeps:
+`models/depth_dynamic.py`.
 
 ## Evidence
 
@@ -77,7 +79,8 @@ __all__ = [
     "embedded_kl_loss",
 ]
 
-FLOOR = 1e-6
+FLOOR = 1e-5
+"""Share of a map's maximum below which its standard deviation is rounding."""
 
 
 def attention_map(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
@@ -94,7 +97,10 @@ def attention_map(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]:
     centered = sums - sums.mean(dim=(1, 2), keepdim=True)
     places = sums[0].numel()
     variance = centered.square().sum(dim=(1, 2), keepdim=True) / max(places - 1, 1)
-    return centered * variance.clamp_min(FLOOR**2).rsqrt()
+    # Relative: the mean of a constant map is off by its last digits.
+    least = (FLOOR * sums.detach().abs().amax(dim=(1, 2), keepdim=True)).square()
+    varies = variance > least
+    return torch.where(varies, centered * torch.where(varies, variance, 1.0).rsqrt(), 0.0)
 
 
 def embedded_attention_loss(

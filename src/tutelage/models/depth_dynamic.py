@@ -47,7 +47,9 @@ class DepthDynamic(nn.Module):
     """A residual network and its sub-nets, as one module.
 
     It keeps the names of what it wraps, so that weights of the plain network load. What is called
-    is the depth in use: the whole, unless `use` says otherwise.
+    is the depth in use: the whole, unless `use` says otherwise. What it is made of is shared by all
+    depths and is not to be replaced afterwards: change a network (its head, its norms to
+    `SyncBatchNorm`) before it is wrapped.
 
     Args:
         network: a CIFAR ResNet, or a ResNet of timm or torchvision.
@@ -84,12 +86,15 @@ class DepthDynamic(nn.Module):
         self.names = tuple(depths)
         self.counts = {FULL: whole} | depths
         self.in_use = FULL
-        self.subnet_norms = nn.ModuleDict({name: nn.ModuleDict() for name in depths})
+        # An underscore, because a ModuleDict takes no key that is a name of its own, such as half.
+        self.subnet_norms = nn.ModuleDict({f"{name}_": nn.ModuleDict() for name in depths})
         # With shared norms, or none, a sub-net's first stage is the beginning of the whole's.
         first = stages[0]
         self._shares_first = norms == "shared" or not _norms_in(network.get_submodule(first))
         self._paths = {
-            name: _path(network, stages, kept, norms, self._shares_first, self.subnet_norms[name])
+            name: _path(
+                network, stages, kept, norms, self._shares_first, self.subnet_norms[f"{name}_"]
+            )
             for name, kept in depths.items()
         }
         self._recorders = {name: Recorder() for name in depths}
@@ -100,6 +105,8 @@ class DepthDynamic(nn.Module):
 
     def use(self, name: str) -> "DepthDynamic":
         """From here on a call runs this depth; switching costs nothing.
+
+        `call_all`, and so `Network.observe`, runs the whole and all sub-nets whatever is in use.
 
         Args:
             name: of a sub-net, or "full".
@@ -116,8 +123,11 @@ class DepthDynamic(nn.Module):
         return self._head(self._stages(self.in_use, self._stem(images)))
 
     def call_all(
-        self, images: Float[Tensor, "n c h w"], taps: Sequence[str] = ()
-    ) -> tuple[Float[Tensor, "n classes"], dict[str, Seen]]:
+        self,
+        images: Float[Tensor, "n c h w"],
+        taps: Sequence[str] = (),
+        recorder: Recorder | None = None,
+    ) -> tuple[Float[Tensor, "n classes"], dict[str, Tensor], dict[str, Seen]]:
         """One pass of the whole and of all sub-nets; what they have in common is computed once.
 
         That is the stem, and with shared norms a sub-net's first stage, which is the beginning of
@@ -125,17 +135,20 @@ class DepthDynamic(nn.Module):
 
         Args:
             taps: registered before by `tap`; a sub-net gives those that it has.
+            recorder: of the whole, which must not see the parts that sub-nets run again.
 
         Returns:
-            The whole's logits, and what each sub-net made of the images.
+            The whole's logits and what the recorder kept; and what each sub-net made of the images.
         """
-        stem = self._stem(images)
+        recorder = Recorder() if recorder is None else recorder
+        recorder.start()
         self._beginning.start()
         try:
+            stem = self._stem(images)
             output = self._head(self._stages(FULL, stem))
         finally:
-            beginning = self._beginning.stop()
-        return output, {name: self._seen(name, stem, beginning, taps) for name in self.names}
+            beginning, kept = self._beginning.stop(), recorder.stop()
+        return output, kept, {n: self._seen(n, stem, beginning, taps) for n in self.names}
 
     def _seen(
         self, name: str, stem: Tensor, beginning: dict[str, Tensor], taps: Sequence[str]
@@ -304,34 +317,56 @@ class _Family(NamedTuple):
 
 _FOUR = ("layer1", "layer2", "layer3", "layer4")
 
-_CIFAR = _Family(
-    ("layer1", "layer2", "layer3"),
-    lambda network, images: network.stem(images),
-    lambda network, maps: network.head(maps),
-)
-_TIMM = _Family(
-    _FOUR,
-    lambda network, images: network.maxpool(network.act1(network.bn1(network.conv1(images)))),
-    lambda network, maps: network.forward_head(maps),
-)
-_TORCHVISION = _Family(
-    _FOUR,
-    lambda network, images: network.maxpool(network.relu(network.bn1(network.conv1(images)))),
-    lambda network, maps: network.fc(torch.flatten(network.avgpool(maps), 1)),
-)
+
+def _cifar_stem(network: Any, images: Tensor) -> Tensor:
+    return network.stem(images)
+
+
+def _cifar_head(network: Any, maps: Tensor) -> Tensor:
+    return network.head(maps)
+
+
+def _timm_stem(network: Any, images: Tensor) -> Tensor:
+    return network.maxpool(network.act1(network.bn1(network.conv1(images))))
+
+
+def _timm_head(network: Any, maps: Tensor) -> Tensor:
+    return network.forward_head(maps)
+
+
+def _torchvision_stem(network: Any, images: Tensor) -> Tensor:
+    return network.maxpool(network.relu(network.bn1(network.conv1(images))))
+
+
+def _torchvision_head(network: Any, maps: Tensor) -> Tensor:
+    return network.fc(torch.flatten(network.avgpool(maps), 1))
+
+
+_FAMILIES = {
+    "timm": (
+        {"conv1", "bn1", "act1", "maxpool", *_FOUR, "global_pool", "fc"},
+        _Family(_FOUR, _timm_stem, _timm_head),
+    ),
+    "torchvision": (
+        {"conv1", "bn1", "relu", "maxpool", *_FOUR, "avgpool", "fc"},
+        _Family(_FOUR, _torchvision_stem, _torchvision_head),
+    ),
+}
+"""Package → names of the children of its ResNets, and how they are taken apart."""
 
 
 def _family_of(network: nn.Module) -> _Family:
     if isinstance(network, CifarResNet):
-        return _CIFAR
+        return _Family(_FOUR[:3], _cifar_stem, _cifar_head)
     children = {name for name, _ in network.named_children()}
-    if children == {"conv1", "bn1", "act1", "maxpool", *_FOUR, "global_pool", "fc"}:
-        return _TIMM
-    if children == {"conv1", "bn1", "relu", "maxpool", *_FOUR, "avgpool", "fc"}:
-        return _TORCHVISION
+    # A subclass from elsewhere may do something else between the same parts.
+    package = type(network).__module__.partition(".")[0]
+    known, family = _FAMILIES.get(package, (set(), None))
+    if family is not None and children == known:
+        return family
     raise NetworkError(
         "Sub-nets are made of a CIFAR ResNet, or of a ResNet of timm or torchvision, whose stages "
-        f"are layer1, layer2 and so on, but this is a {type(network).__name__} of "
+        f"are layer1, layer2 and so on, but this is a {type(network).__name__} of {package} with "
         f"{', '.join(sorted(children)) or 'no parts'}. Take one of those."
     )
 

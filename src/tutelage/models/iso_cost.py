@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from typing import Literal, NamedTuple
 
-from tutelage.errors import SettingError
+from tutelage.errors import SettingError, one_of
 
 __all__ = ["FURTHEST", "Rung", "cifar_macs", "iso_cost_blocks", "iso_cost_ladder", "resnet_macs"]
 
@@ -52,9 +52,17 @@ def cifar_macs(
 ) -> int:
     """MACs of a CIFAR ResNet for one square picture.
 
+    Raises:
+        SettingError: there is no such network, or a number is not positive.
+
     >>> cifar_macs(8, 16)
     12239488
     """
+    if depth < 8 or (depth - 2) % 6:
+        raise SettingError(f"A CIFAR ResNet has depth 6n + 2, but depth is {depth}. Use 14 or 20.")
+    one_of("shortcut", shortcut, ("A", "B"), SettingError)
+    for number in (width, num_classes, in_channels, size):
+        _positive(number)
     per_stage, side = (depth - 2) // 6, size
     total = 9 * in_channels * width * side**2
     channels = width
@@ -103,9 +111,14 @@ def iso_cost_ladder(
         )
 
     depth, width = reference
-    if depth < 8 or (depth - 2) % 6:
-        raise SettingError(f"A CIFAR ResNet has depth 6n + 2, but depth is {depth}. Use 14 or 20.")
-    wanted = cost((depth - 2) // 6, _positive(width))
+    wanted = cifar_macs(
+        depth,
+        width,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        size=size,
+        shortcut=shortcut,
+    )
     return [
         _nearest(
             width,
@@ -137,9 +150,16 @@ def resnet_macs(
         bottleneck: whether blocks have three convolutions, the last four times as wide.
         stem_width: channels of the first 7×7 convolution.
 
+    Raises:
+        SettingError: there are not four stages, or a number is not positive.
+
     >>> resnet_macs([2, 2, 2, 2], 64)  # ResNet-18
     1814073344
     """
+    if len(blocks) != 4:
+        raise SettingError(f"A ResNet has blocks of four stages, but these are {len(blocks)}.")
+    for number in (*blocks, width, num_classes, in_channels, size, stem_width):
+        _positive(number)
     side = ceil(size / 2)
     total = 49 * in_channels * stem_width * side**2
     side, channels = ceil(side / 2), stem_width
@@ -194,7 +214,7 @@ def iso_cost_blocks(
             stem_width=stem_width,
         )
 
-    counts, width = tuple(map(_positive, reference[0])), _positive(reference[1])
+    counts, width = tuple(reference[0]), reference[1]
     wanted = cost(counts, width)
     # Every proportion at which some count is rounded to another.
     factors = sorted({(2 * n + 1) / (2 * count) for count in counts for n in range(64 * count)})

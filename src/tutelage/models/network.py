@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from torch.utils import _pytree as pytree
 
 from tutelage.errors import NetworkError
-from tutelage.models.depth_dynamic import DepthDynamic, Seen
+from tutelage.models.depth_dynamic import FULL, DepthDynamic, Seen
 from tutelage.taps import Recorder, Stage, evaluating, find_stages
 from tutelage.types import InputSpec, Observation, ObservationShape
 
@@ -118,14 +118,15 @@ class Network(nn.Module):
             NetworkError: the pass did not come through a tap.
         """
         subnets: dict[str, Seen] = {}
-        self._recorder.start()
-        try:
-            if isinstance(self.module, DepthDynamic):
-                output, subnets = self.module.call_all(self.prepare(images), taps)
-            else:
+        if isinstance(self.module, DepthDynamic):
+            prepared = self.prepare(images)
+            output, kept, subnets = self.module.call_all(prepared, taps, self._recorder)
+        else:
+            self._recorder.start()
+            try:
                 output = self.forward(images)
-        finally:
-            kept = self._recorder.stop()
+            finally:
+                kept = self._recorder.stop()
         for name in taps:
             if name not in kept:
                 raise NetworkError(
@@ -162,8 +163,16 @@ class Network(nn.Module):
         return torch.full((count, *image_size), 0.5, device=first.device, dtype=first.dtype)
 
     def stages(self, image_size: tuple[int, int, int] | None = None) -> list[Stage]:
-        """The candidate taps, from one dry run."""
-        return find_stages(self.module, self.prepare(self.example(image_size)))
+        """The candidate taps, from one dry run; of a network with sub-nets, the whole's."""
+        module = self.module
+        used = module.in_use if isinstance(module, DepthDynamic) else ""
+        if isinstance(module, DepthDynamic):
+            module.use(FULL)
+        try:
+            return find_stages(module, self.prepare(self.example(image_size)))
+        finally:
+            if isinstance(module, DepthDynamic):
+                module.use(used)
 
     def dry_run(
         self, taps: Sequence[str], image_size: tuple[int, int, int] | None = None

@@ -127,9 +127,9 @@ _OWN = ("checkpoint", "mean", "std", "subnets", "subnet_norms")
 
 
 def _subnets(value: Any) -> dict[str, Any]:
-    """Name → blocks of each stage; names are read as texts."""
-    counts = value.values() if isinstance(value, Mapping) else [None]
-    for count in counts:
+    """Name → blocks of each stage."""
+    counts = list(value.values()) if isinstance(value, Mapping) else []
+    for count in counts or [None]:
         many = count if isinstance(count, list | tuple) else [count]
         if not all(isinstance(one, int) and not isinstance(one, bool) for one in many):
             raise mistake(

@@ -13,6 +13,7 @@ from tutelage.report.lines import (
     lineage,
     of_student,
     student_of,
+    subnet_of,
     title_of,
     works,
 )
@@ -101,7 +102,7 @@ def that_count(spec: Record, pool: Pool) -> tuple[list[Line], list[Choice]]:
     for part, group in parts_of(spec).items():
         for row in spec["rows"]:
             settings, own_choices = _settings(spec, row, part, group, pool)
-            subnet = spec["rows"][row].get("subnet")
+            subnet = subnet_of(spec["rows"], row)
             for choice in own_choices:
                 tried = [
                     (value, line and of_student(pool.use(line, row, part), subnet))
@@ -148,7 +149,7 @@ def _settings(
                 (value, pool.find("try", ancestor, seed, {**settings, key: value}))
                 for value in values
             ]
-            taken = None if undecided else _best(tries[key], row.get("subnet"))
+            taken = None if undecided else _best(tries[key], subnet_of(spec["rows"], ancestor))
             if taken is None:
                 undecided[key] = values
             else:

@@ -18,6 +18,7 @@ __all__ = [
     "require_same",
     "require_same_test",
     "student_of",
+    "subnet_of",
     "teacher_of_any_seed",
     "title_of",
     "tries_of",
@@ -68,6 +69,18 @@ def lineage(rows: Mapping[str, Record], name: str) -> list[str]:
     return [*(lineage(rows, like) if like else []), name]
 
 
+def subnet_of(rows: Mapping[str, Record], name: str) -> str | None:
+    """The sub-net that a row shows: its own, or that of the row that it is like; None for none.
+
+    >>> rows = {"a": {}, "b": {"like": "a", "subnet": "8"}, "c": {"like": "b"}}
+    >>> subnet_of(rows, "a"), subnet_of(rows, "c")
+    (None, '8')
+    """
+    said = [rows[one].get("subnet") for one in lineage(rows, name)]
+    known = [one for one in said if one is not None]
+    return known[-1] if known and known[-1] != "full" else None
+
+
 # Lines
 
 
@@ -100,6 +113,9 @@ def student_of(line: Line) -> Record:
 def of_student(line: Line, subnet: str | None) -> Line:
     """The line as that of one student: a sub-net, or the whole.
 
+    Of a run that trained several depths each has a share of the wall time, in proportion to its
+    MACs: all of them together took that time.
+
     Args:
         subnet: its name; None for the whole.
 
@@ -119,6 +135,9 @@ def of_student(line: Line, subnet: str | None) -> Line:
     own: dict[str, Any] = {"students": {"student": student}}
     if "collapsed" in student:
         own["collapsed"] = student["collapsed"]
+    if len(students) > 1:
+        share = student["macs"] / sum(entry["macs"] for entry in students.values())
+        own["seconds"] = share * line["record"]["seconds"]
     return {**line, "record": {**line["record"], **own}}
 
 

@@ -6,7 +6,15 @@ from typing import Any
 
 from tutelage.report.claims import EQUAL_TIME, power, times_longer
 from tutelage.report.latencies import Timed, network_kind
-from tutelage.report.lines import Line, by_seed, lineage, student_of, tries_of, works
+from tutelage.report.lines import (
+    Line,
+    by_seed,
+    lineage,
+    student_of,
+    subnet_of,
+    tries_of,
+    works,
+)
 from tutelage.report.measuring import codes
 from tutelage.report.tables import duplicates_in_words
 
@@ -16,6 +24,17 @@ UNDER_TRAINED = 1.0
 """So many points of the long control above the short one are pointed out."""
 
 Trials = Mapping[str, Mapping[int, Line]]
+
+
+def _depths(spec: Mapping[str, Any]) -> list[str]:
+    """How the wall time of rows that are depths of one run is to be read."""
+    rows = [name for name in spec["rows"] if subnet_of(spec["rows"], name)]
+    if not rows:
+        return []
+    return [
+        f"{', '.join(rows)}: sub-nets. A run that trains several depths takes its wall time for "
+        "all of them; each shows a share of it, in proportion to its MACs."
+    ]
 
 
 def notes(
@@ -47,6 +66,7 @@ def notes(
     ]
     if spec["controls"] != "none":
         said += _on_controls(spec["controls"], trials, rows)
+    said += _depths(spec)
     said += _on_latencies(trials, timed)
     said += _on_data(trials)
     if stale:

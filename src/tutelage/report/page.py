@@ -323,5 +323,6 @@ def _of_runs(view: View, source: Runs) -> str:
         said += f"; of its sub-nets {' and '.join(shares)}"
     if answers := record.get("accepted"):
         limits = ", ".join(f"{key} {value}" for key, value in answers[-1]["limits"].items())
-        said += f"; does it keep {limits}? {answers[-1]['answer']}"
+        who = f"its sub-net {answers[-1]['subnet']}" if "subnet" in answers[-1] else "it"
+        said += f"; does {who} keep {limits}? {answers[-1]['answer']}"
     return said + "."

@@ -111,7 +111,7 @@ def _accepted(records: Sequence[tuple[str, Record]]) -> list[Block]:
     """What was answered when somebody asked whether a student keeps limits."""
     rows: list[list[Cell]] = [
         [
-            name,
+            f"{name}, {found['subnet']}" if "subnet" in found else name,
             ", ".join(f"{key} {value}" for key, value in found["limits"].items()),
             found["answer"],
             "; ".join(found["reasons"]),

@@ -161,7 +161,7 @@ def _sizes(built: Built) -> dict[str, tuple[int, int]]:
 
 def _only_reader(recipe: Recipe, distiller: Distiller) -> tuple[str, Method]:
     """The method that looks at maps, if there is one alone and it can do with less."""
-    readers = [name for name in recipe.methods if METHODS[name].needs.taps != "none"]
+    readers = [name for name in recipe.methods if METHODS[name].needs.reads_teacher]
     (name, *others) = readers
     if others or METHODS[name].encode is Method.encode:
         raise SettingError(

@@ -137,21 +137,21 @@ def results(
     built: Built, device: torch.device, trained: Trained, teacher_on_validation: Predictions | None
 ) -> dict[str, Any]:
     """What came out, without test."""
-    students, chance = {}, False
+    students, chance = {}, {}
     for name, network in students_of(built).items():
         on_validation = look(network, built.validation, built, device)
         share = accuracy(on_validation)
         students[name] = {"validation_accuracy": share, "weights": weights_of(network)}
         students[name] |= cost(network, device)
-        if built.student.subnets:
-            students[name]["collapsed"] = near_chance(share, on_validation)
-        chance |= near_chance(share, on_validation)
+        chance[name] = near_chance(share, on_validation)
+        if name != "student":
+            students[name]["collapsed"] = chance[name]
     return {
         "seconds": round(trained.seconds, 3),
         "steps": trained.steps,
         "ended": trained.ended,
         "peak_memory": trained.peak_memory,
-        "collapsed": chance,
+        "collapsed": chance["student"],
         "phases": list(trained.phases),
         "students": students,
         **({"depths": _depths(built.student)} if built.student.subnets else {}),

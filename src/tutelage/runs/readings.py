@@ -108,8 +108,7 @@ def evaluate(
             "out."
         )
     extras.digest()  # refuses a file that is not there before anything is measured
-    name = subnet or "student"
-    one_of("sub-net", name, record["students"], NetworkError)
+    name = _student(record, subnet)
     recipe = validate(record["recipe"], str(place.recipe))
     # Nothing is trained; on validation alone the teacher need not be there any more.
     update: dict[str, Any] = {"student": {"run": str(folder)}, "methods": {}}
@@ -135,6 +134,20 @@ def evaluate(
     answer = _held_against(limits, record, name, command)
     write_json(place.record, record)
     return {"record": record, "again": again, "accepted": answer}
+
+
+def _student(record: Mapping[str, Any], subnet: str | None) -> str:
+    """The name under which a record holds a sub-net, or the whole."""
+    if subnet is None:
+        return "student"
+    known = {"full": "student"} | {name: name for name in record["students"] if name != "student"}
+    if len(known) == 1:
+        raise NetworkError(
+            f"The student of {record['name']} has no sub-nets, so there is no {subnet!r} to "
+            "measure. Name none."
+        )
+    one_of("sub-net", subnet, known, NetworkError)
+    return known[subnet]
 
 
 def _held_against(
