@@ -81,13 +81,13 @@ with weight 1. *direction*: student_to_teacher is FitNets', not the paper's.
 ## Evidence
 
 The paper claims up to 4 points at 4 to 10 times less complexity. With this package, CIFAR-10 with
-2,500 labels, ResNet-56 → ResNet-8, five seeds, begun (`benchmarks/kpn.yaml`; KD and the long control
-are not all run, so no gain is called shown): label-only 67.5 ± 0.9 %; `fitnet_hints` with a weight
-that falls alike 78.2 ± 0.3; teacher_to_student 65.1 ± 0.5; student_to_teacher 71.6 ± 0.5 with routes by joint, 74.5 ± 1.4 by lookahead, and 76.3 ±
-0.4 with routes: same. joint kept the first stages' route at every seed, in both directions: its
-residual is the lowest, however maps are normalized. lookahead kept one into the last stage, from
-the teacher's second or third. So far choosing does less than keeping all pairs of one size, and
-that less than hints.
+2,500 labels, ResNet-56 → ResNet-8, five seeds, begun (`benchmarks/kpn.yaml`; KD and the long
+control are not all run, so no gain is called shown): label-only 67.5 ± 0.9 %; `fitnet_hints` with a
+weight that falls alike 78.2 ± 0.3; teacher_to_student 65.1 ± 0.5; student_to_teacher 71.6 ± 0.5
+with routes by joint, 74.5 ± 1.4 by lookahead, and 76.3 ± 0.4 with routes: same. joint kept the
+first stages' route at every seed, in both directions: its residual is the lowest, however maps are
+normalized. lookahead kept one into the last stage, from the teacher's second or third. So far
+choosing does less than keeping all pairs of one size, and that less than hints.
 """
 
 from math import ceil, inf, isfinite
