@@ -28,6 +28,7 @@ from tutelage.models.checkpoints import load_into, read_state
 from tutelage.models.network import Network
 from tutelage.models.saved import Description, read_network
 from tutelage.recipes import Recipe
+from tutelage.recipes.entries import NETWORK_KEYS
 from tutelage.records import RunFolder
 from tutelage.tasks import Classification
 from tutelage.teachers import LiveTeacher, StoredTeacher
@@ -202,7 +203,7 @@ def _spec(source: Source, entry: Mapping[str, Any] | None = None) -> InputSpec:
 
 
 def _describe(source: Source, entry: Mapping[str, Any]) -> Description:
-    own = ("name", "checkpoint", "mean", "std", "subnets", "subnet_norms")
+    own = ("name", *NETWORK_KEYS)
     return Description(
         entry["name"],
         {key: value for key, value in entry.items() if key not in own},
@@ -269,14 +270,13 @@ def _teacher(
         if isinstance(given, StoredTeacher):
             return given
         network = given if isinstance(given, Network) else Network(given, _spec(source))
-        return network.extract("full") if network.subnets else network
+        return network.whole()
     if entry is None:
         return None
     if recipe.store is not None:
         return StoredTeacher(recipe.store)
     if "run" in entry:
-        network, _ = _of_run(entry)
-        return network.extract("full") if network.subnets else network
+        return _of_run(entry)[0].whole()
     if "checkpoint" not in entry:
         raise TeacherError(
             f"The teacher {entry['name']} has no weights, and an untrained teacher teaches noise. "

@@ -18,8 +18,8 @@ from tutelage.methods.dct_attention import (
     dct_2d,
     dct_attention_loss,
     frequency_code,
-    teacher_is_right,
 )
+from tutelage.ops import teacher_is_right
 from tutelage.types import Observation, ObservationShape, Pair, Shapes, TransferBatch
 
 TRANSFORMS: tuple[Transform, ...] = get_args(Transform)

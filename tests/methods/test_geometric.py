@@ -3,7 +3,7 @@
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -371,18 +371,23 @@ def test_of_two_sizes_the_larger_map_is_pooled() -> None:
     torch.testing.assert_close(found, wanted)
 
 
+class Held:
+    """The end of a phase, with held-out batches of these sizes."""
+
+    number = 0
+
+    def __init__(self, *sizes: int) -> None:
+        self.sizes = sizes
+
+    def held_out(self) -> Iterator[TransferBatch]:
+        yield from map(batch_of, self.sizes)
+
+    def lookahead(self, terms: Any) -> float:
+        raise AssertionError("asks for none")
+
+
 def test_what_is_preserved_is_measured_on_held_out_pictures() -> None:
-    class Held:
-        number = 0
-
-        def held_out(self):
-            yield batch_of(3)
-            yield batch_of(1)
-
-        def lookahead(self, terms: Any) -> float:
-            raise AssertionError("asks for none")
-
-    found = made().end_phase(Held())
+    found = made().end_phase(Held(3, 1))
     assert found is not None
     assert not found.changed
     parts = []
@@ -395,17 +400,7 @@ def test_what_is_preserved_is_measured_on_held_out_pictures() -> None:
 
 
 def test_over_a_batch_it_is_measured_in_groups_of_any_held_out_batch() -> None:
-    class Held:
-        number = 0
-
-        def held_out(self):
-            yield batch_of(150)
-            yield batch_of(2)
-
-        def lookahead(self, terms: Any) -> float:
-            raise AssertionError("asks for none")
-
-    found = made(pool="batch", locations=36).end_phase(Held())
+    found = made(pool="batch", locations=36).end_phase(Held(150, 2))
     assert found is not None
     assert 0 < found.values["preservation"]["stage"] < 1
 

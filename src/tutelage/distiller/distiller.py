@@ -163,9 +163,6 @@ class Distiller(nn.Module):
         found = self.student.stages(self._image_size)
         return found, [stage for one in self._teachers for stage in one.stages(self._image_size)]
 
-    def _all_methods(self) -> Iterator[Method]:
-        return (method for _, method in self.named_methods())
-
     def _wanted(self) -> set[str]:
         return {method.needs.taps for _, method in self.named_methods()}
 
@@ -189,7 +186,8 @@ class Distiller(nn.Module):
         if "all" in self._wanted():
             stages_s, stages_t = self.stages()
             names_s += [stage.name for stage in stages_s]
-            if any(one.needs.taps == "all" and one.needs.teachers for one in self._all_methods()):
+            needs = [method.needs for _, method in self.named_methods()]
+            if any(one.taps == "all" and one.reads_teacher for one in needs):
                 names_t += [stage.name for stage in stages_t]
         return tuple(dict.fromkeys(names_s)), tuple(dict.fromkeys(names_t))
 
@@ -365,8 +363,7 @@ def _as_teacher(teacher: nn.Module | Teacher, student: Network) -> Teacher:
     if isinstance(teacher, LiveTeacher):
         return teacher
     network = network if isinstance(network, Network) else Network(network)
-    # A teacher answers as a whole: its sub-nets would be run for nothing.
-    return LiveTeacher(network.extract("full") if network.subnets else network)
+    return LiveTeacher(network.whole())  # its sub-nets would be run for nothing
 
 
 def _known_size(student: Network, teachers: tuple[Teacher, ...]) -> tuple[int, int, int] | None:

@@ -65,7 +65,6 @@ validation by six points.
 from math import inf
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -73,7 +72,7 @@ from torch.nn.functional import normalize
 from tutelage.errors import SettingError
 from tutelage.methods._base import Method, Needs
 from tutelage.methods._pairs import paired_maps
-from tutelage.ops import pool_to_smaller
+from tutelage.ops import channel_norm, pool_to_smaller
 from tutelage.types import Pair, Shapes, Terms, TransferBatch
 
 __all__ = ["AttentionTransfer", "attention_map", "attention_transfer_loss"]
@@ -89,13 +88,12 @@ def attention_map(features: Float[Tensor, "n c h w"], *, power: float) -> Float[
     Example:
         Squares add up to 3 and 4 at the two places; (3, 4) has the length 5.
 
+        >>> import torch
         >>> attention_map(torch.tensor([[[[1.0, 2.0]], [[1.0, 0.0]], [[1.0, 0.0]]]]), power=2)
         tensor([[0.6000, 0.8000]])
     """
-    # As a norm: reads bfloat16 and adds in float32 without a float32 copy of the map. That the sum
-    # was not divided by the number of channels is undone by the last line.
-    wide = torch.promote_types(features.dtype, torch.float32)
-    energy = torch.linalg.vector_norm(features, power, dim=1, dtype=wide) ** power
+    # That the sum was not divided by the number of channels is undone by the last line.
+    energy = channel_norm(features, power) ** power
     return normalize(energy.flatten(1), dim=1)
 
 
@@ -117,6 +115,7 @@ def attention_transfer_loss(
     Example:
         (0.6, 0.8) against (0, 1): (0.36 + 0.04) / 2.
 
+        >>> import torch
         >>> student = torch.tensor([[[[1.0, 2.0]], [[1.0, 0.0]], [[1.0, 0.0]]]])
         >>> attention_transfer_loss(student, torch.tensor([[[[0.0, 5.0]]]]), power=2)
         tensor(0.2000)
@@ -159,8 +158,7 @@ class AttentionTransfer(Method):
     ) -> Float[Tensor, "n 1 h_2 w_2"]:
         """One channel with the same attention map, at the smaller size."""
         maps, _ = pool_to_smaller(maps, maps.new_empty(len(maps), 1, *size))
-        wide = torch.promote_types(maps.dtype, torch.float32)
-        return torch.linalg.vector_norm(maps, self.power, dim=1, keepdim=True, dtype=wide)
+        return channel_norm(maps, self.power, keepdim=True)
 
     def forward(self, batch: TransferBatch) -> Terms:
         """One term per pair, `at/<student tap>`."""

@@ -82,13 +82,13 @@ from math import pi
 from typing import Literal, final, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tutelage.errors import NetworkError, SettingError, one_of
 from tutelage.methods._base import Method, Needs
 from tutelage.methods._pairs import paired_maps
-from tutelage.ops import pool_to_smaller
+from tutelage.ops import channel_norm, pool_to_smaller, teacher_is_right
 from tutelage.types import Pair, Shapes, Terms, TransferBatch
 
 __all__ = [
@@ -98,7 +98,6 @@ __all__ = [
     "dct_2d",
     "dct_attention_loss",
     "frequency_code",
-    "teacher_is_right",
 ]
 
 Transform = Literal["abs_real_fft", "real_fft", "dct2", "none"]
@@ -112,9 +111,7 @@ def activation_map(features: Float[Tensor, "n c h w"]) -> Float[Tensor, "n h w"]
         >>> activation_map(torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]]))
         tensor([[[5., 2.]]])
     """
-    # As a norm: reads bfloat16 and adds in float32 without a float32 copy of the map.
-    wide = torch.promote_types(features.dtype, torch.float32)
-    return torch.linalg.vector_norm(features, dim=1, dtype=wide).square() / features.shape[1]
+    return channel_norm(features).square() / features.shape[1]
 
 
 def dct_2d(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
@@ -173,21 +170,6 @@ def _rescaled(maps: Float[Tensor, "n h w"], *, by_range: bool) -> Float[Tensor, 
     varies = spread > EPSILON * torch.maximum(high.abs(), low.abs())
     divisor = torch.where(varies, spread if by_range else high, 1.0)
     return torch.where(varies, (maps - low) / divisor, 0.0)
-
-
-def teacher_is_right(
-    teacher_logits: Float[Tensor, "n k"],
-    targets: Int64[Tensor, " n"],
-    has_label: Bool[Tensor, " n"],
-) -> Bool[Tensor, " n"]:
-    """Where the teacher's first class is the label, or where there is none.
-
-    Example:
-        >>> logits, targets = torch.tensor([[2.0, 1.0]]).repeat(3, 1), torch.tensor([0, 1, 1])
-        >>> teacher_is_right(logits, targets, torch.tensor([True, True, False]))
-        tensor([ True, False,  True])
-    """
-    return ~has_label | (teacher_logits.argmax(dim=1) == targets)
 
 
 def dct_attention_loss(

@@ -71,13 +71,12 @@ from labels for more than its time. Weight 10 at learning rate 0.1; weight 100, 
 from collections.abc import Callable
 from typing import final
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from tutelage.methods._base import Method, Needs
 from tutelage.methods._pairs import paired_maps
-from tutelage.ops import pool_to_smaller
+from tutelage.ops import channel_norm, pool_to_smaller
 from tutelage.types import Pair, Shapes, Terms, TransferBatch
 
 __all__ = ["FitNetHints", "hint_loss"]
@@ -101,6 +100,7 @@ def hint_loss(
     Example:
         The student's map is pooled to its mean, 4, and compared to 6: (6 − 4)² = 4.
 
+        >>> import torch
         >>> student = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
         >>> hint_loss(student, torch.tensor([[[[6.0]]]]), regressor=nn.Identity())
         tensor(4.)
@@ -108,9 +108,7 @@ def hint_loss(
     # Pooling first is the same, since both are linear, and leaves the regressor less to do.
     student, teacher = pool_to_smaller(student, teacher)
     error = regressor(student) - teacher
-    # As a norm: reads bfloat16 and adds in float32 without a float32 copy of the map.
-    wide = torch.promote_types(error.dtype, torch.float32)
-    return torch.linalg.vector_norm(error, dim=1, dtype=wide).square().mean() / error.shape[1]
+    return channel_norm(error).square().mean() / error.shape[1]
 
 
 @final

@@ -427,15 +427,14 @@ class Geometric(Method):
                 yield batch
                 continue
             size = len(batch.has_label)
-            for first in range(0, size - MEASURED + 1, MEASURED) if size > MEASURED else (0,):
-                group = pytree.tree_map(
-                    lambda leaf, first=first: (
-                        leaf[first : first + MEASURED] if isinstance(leaf, Tensor) else leaf
-                    ),
-                    batch,
+            step = min(size, MEASURED)
+            if step < 4:
+                continue
+            for first in range(0, size - step + 1, step):
+                part = slice(first, first + step)
+                yield pytree.tree_map(
+                    lambda leaf, part=part: leaf[part] if isinstance(leaf, Tensor) else leaf, batch
                 )
-                if len(group.has_label) >= min(4, MEASURED):
-                    yield group
 
     def _points(self, batch: TransferBatch) -> Iterator[tuple[Pair, Tensor, Tensor]]:
         """For each pair, groups of the student's and of the teacher's points."""

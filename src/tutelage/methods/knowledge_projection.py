@@ -100,6 +100,7 @@ from torch.nn.functional import adaptive_avg_pool2d, batch_norm, conv2d, interpo
 
 from tutelage.errors import NetworkError, SettingError
 from tutelage.methods._base import Method, Needs
+from tutelage.ops import teacher_is_right
 from tutelage.types import Findings, Phase, Shapes, Terms, TransferBatch
 
 __all__ = [
@@ -143,8 +144,7 @@ def gate_of(
         >>> gate_of(logits, torch.tensor([0, 1, 1]), labelled, gate=0.25)
         tensor([1.0000, 0.2500, 1.0000])
     """
-    wrong = has_label & (teacher_logits.argmax(dim=1) != targets)
-    return torch.where(wrong, gate, 1.0)
+    return torch.where(teacher_is_right(teacher_logits, targets, has_label), 1.0, gate)
 
 
 def to_unit_variance(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:

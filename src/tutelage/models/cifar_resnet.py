@@ -21,7 +21,7 @@ from torch.nn.functional import pad, relu
 
 from tutelage.errors import SettingError, one_of
 
-__all__ = ["CifarResNet", "cifar_resnet"]
+__all__ = ["CifarResNet", "blocks_per_stage", "cifar_resnet"]
 
 Norm = Callable[[int], nn.BatchNorm2d | nn.GroupNorm]
 """Channels → normalization of that many channels."""
@@ -65,11 +65,7 @@ def cifar_resnet(
     Traceback (most recent call last):
     tutelage.errors.SettingError: A CIFAR ResNet has depth 6n + 2, but depth is 18. Use 14 or 20.
     """
-    num_blocks, odd = divmod(depth - 2, 6)
-    if odd or num_blocks < 1:
-        below, above = 6 * num_blocks + 2, 6 * num_blocks + 8
-        near = f"{below} or {above}" if num_blocks > 0 else "8, the least"
-        raise SettingError(f"A CIFAR ResNet has depth 6n + 2, but depth is {depth}. Use {near}.")
+    num_blocks = blocks_per_stage(depth)
     counts = {"width": width, "num_classes": num_classes, "in_channels": in_channels}
     for setting, value in counts.items():
         if value < 1:
@@ -81,6 +77,23 @@ def cifar_resnet(
     )
     _initialize(network, zero_init)
     return network
+
+
+def blocks_per_stage(depth: int) -> int:
+    """The n of depth 6n + 2.
+
+    Raises:
+        SettingError: there is no network of this depth.
+
+    >>> blocks_per_stage(20)
+    3
+    """
+    num_blocks, odd = divmod(depth - 2, 6)
+    if odd or num_blocks < 1:
+        below, above = 6 * num_blocks + 2, 6 * num_blocks + 8
+        near = f"{below} or {above}" if num_blocks > 0 else "8, the least"
+        raise SettingError(f"A CIFAR ResNet has depth 6n + 2, but depth is {depth}. Use {near}.")
+    return num_blocks
 
 
 @final

@@ -97,6 +97,9 @@ class DepthDynamic(nn.Module):
             )
             for name, kept in depths.items()
         }
+        self._inside = {
+            name: {inner for inner, _ in path.named_modules()} for name, path in self._paths.items()
+        }
         self._recorders = {name: Recorder() for name in depths}
         self._ends = {name: f"{first}.{kept[0] - 1}" for name, kept in depths.items()}
         self._beginning = Recorder()
@@ -164,8 +167,7 @@ class DepthDynamic(nn.Module):
         finally:
             kept = recorder.stop()
         if self._shares_first:
-            own = {inner for inner, _ in self._paths[name].named_modules()}
-            kept |= {tap: maps for tap, maps in beginning.items() if tap in own}
+            kept |= {tap: maps for tap, maps in beginning.items() if tap in self._inside[name]}
             kept[first] = beginning[self._ends[name]]
         return Seen(output, {tap: kept[tap] for tap in taps if tap in kept})
 
@@ -183,9 +185,9 @@ class DepthDynamic(nn.Module):
 
     def tap(self, names: Sequence[str]) -> None:
         """Registers permanent taps in each sub-net that has a sub-module of that name."""
-        for path, recorder in zip(self._paths.values(), self._recorders.values(), strict=True):
-            own = {name for name, _ in path.named_modules()}
-            recorder.attach(path, [name for name in names if name in own], "sub-net")
+        for subnet, path in self._paths.items():
+            own = [name for name in names if name in self._inside[subnet]]
+            self._recorders[subnet].attach(path, own, "sub-net")
         if self._shares_first:
             inside = self._family.stages[0] + "."
             inner = [name for name in names if name.startswith(inside)]

@@ -10,10 +10,12 @@ ours.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import ceil
 from typing import Literal, NamedTuple
 
 from tutelage.errors import SettingError, one_of
+from tutelage.models.cifar_resnet import blocks_per_stage
 
 __all__ = ["FURTHEST", "Rung", "cifar_macs", "iso_cost_blocks", "iso_cost_ladder", "resnet_macs"]
 
@@ -58,12 +60,10 @@ def cifar_macs(
     >>> cifar_macs(8, 16)
     12239488
     """
-    if depth < 8 or (depth - 2) % 6:
-        raise SettingError(f"A CIFAR ResNet has depth 6n + 2, but depth is {depth}. Use 14 or 20.")
+    per_stage = blocks_per_stage(depth)
     one_of("shortcut", shortcut, ("A", "B"), SettingError)
-    for number in (width, num_classes, in_channels, size):
-        _positive(number)
-    per_stage, side = (depth - 2) // 6, size
+    _require_positive(width, num_classes, in_channels, size)
+    side = size
     total = 9 * in_channels * width * side**2
     channels = width
     for stage in range(3):
@@ -99,36 +99,23 @@ def iso_cost_ladder(
     >>> [(rung.depth, rung.width, rung.macs) for rung in iso_cost_ladder((14, 16), [24, 16, 8])]
     [(8, 24, 27206592), (14, 16, 26395264), (50, 8, 27943232)]
     """
-
-    def cost(count: int, width: int) -> int:
-        return cifar_macs(
-            6 * count + 2,
-            width,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            size=size,
-            shortcut=shortcut,
-        )
-
-    depth, width = reference
-    wanted = cifar_macs(
-        depth,
-        width,
+    cost = partial(
+        cifar_macs,
         num_classes=num_classes,
         in_channels=in_channels,
         size=size,
         shortcut=shortcut,
     )
+    wanted = cost(*reference)
     return [
         _nearest(
             width,
             ((count,) * 3 for count in range(1, _MOST_BLOCKS)),
             wanted,
-            lambda blocks, width=width: cost(blocks[0], width),
+            lambda blocks, width=width: cost(6 * blocks[0] + 2, width),
             layers=2,
-            more=2,
         )
-        for width in map(_positive, widths)
+        for width in widths
     ]
 
 
@@ -158,8 +145,7 @@ def resnet_macs(
     """
     if len(blocks) != 4:
         raise SettingError(f"A ResNet has blocks of four stages, but these are {len(blocks)}.")
-    for number in (*blocks, width, num_classes, in_channels, size, stem_width):
-        _positive(number)
+    _require_positive(*blocks, width, num_classes, in_channels, size, stem_width)
     side = ceil(size / 2)
     total = 49 * in_channels * stem_width * side**2
     side, channels = ceil(side / 2), stem_width
@@ -202,20 +188,16 @@ def iso_cost_blocks(
     >>> rung.blocks, rung.depth, round(100 * rung.deviation, 1)
     ((7, 7, 7, 7), 58, -4.4)
     """
-
-    def cost(blocks: Sequence[int], width: int) -> int:
-        return resnet_macs(
-            blocks,
-            width,
-            bottleneck=bottleneck,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            size=size,
-            stem_width=stem_width,
-        )
-
-    counts, width = tuple(reference[0]), reference[1]
-    wanted = cost(counts, width)
+    cost = partial(
+        resnet_macs,
+        bottleneck=bottleneck,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        size=size,
+        stem_width=stem_width,
+    )
+    counts = tuple(reference[0])
+    wanted = cost(counts, reference[1])
     # Every proportion at which some count is rounded to another.
     factors = sorted({(2 * n + 1) / (2 * count) for count in counts for n in range(64 * count)})
     ladder = [tuple(max(1, round(count * f + 1e-9)) for count in counts) for f in factors]
@@ -226,9 +208,8 @@ def iso_cost_blocks(
             wanted,
             lambda blocks, width=width: cost(blocks, width),
             layers=3 if bottleneck else 2,
-            more=2,
         )
-        for width in map(_positive, widths)
+        for width in widths
     ]
 
 
@@ -239,17 +220,15 @@ def _nearest(
     cost: Callable[[tuple[int, ...]], int],
     *,
     layers: int,
-    more: int,
 ) -> Rung:
     """The candidate of nearest cost.
 
     Args:
-        layers: with weights, of a block.
-        more: with weights, outside of blocks.
+        layers: with weights, of a block; stem and head have one each.
     """
     best = min(candidates, key=lambda blocks: abs(cost(blocks) - wanted))
     macs = cost(best)
-    rung = Rung(width, best, layers * sum(best) + more, macs, macs / wanted - 1)
+    rung = Rung(width, best, layers * sum(best) + 2, macs, macs / wanted - 1)
     if abs(rung.deviation) > FURTHEST:
         raise SettingError(
             f"At width {width} the nearest cost is {macs / 1e6:.1f} million MACs, "
@@ -259,7 +238,8 @@ def _nearest(
     return rung
 
 
-def _positive(number: int) -> int:
-    if number < 1:
-        raise SettingError(f"Widths and counts are at least 1, but one is {number}. Raise it.")
-    return number
+def _require_positive(*numbers: int) -> None:
+    if min(numbers) < 1:
+        raise SettingError(
+            f"Widths and counts are at least 1, but one is {min(numbers)}. Raise it."
+        )

@@ -92,6 +92,10 @@ class Network(nn.Module):
         """The names of its sub-nets; none of an ordinary network."""
         return self.module.names if isinstance(self.module, DepthDynamic) else ()
 
+    def whole(self) -> "Network":
+        """Without sub-nets: itself if it has none, or the whole taken out."""
+        return self.extract(FULL) if self.subnets else self
+
     def extract(self, subnet: str) -> "Network":
         """A sub-net as an ordinary network, with weights of its own.
 

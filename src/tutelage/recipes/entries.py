@@ -21,6 +21,7 @@ from tutelage.recipes.mistakes import first_mistake, mistake
 from tutelage.tasks import Classification
 
 __all__ = [
+    "NETWORK_KEYS",
     "entry_of",
     "methods_entry",
     "network_entry",
@@ -107,7 +108,7 @@ def network_entry(value: Any) -> Any:
         return dict(value)
     own = {}
     if isinstance(value, Mapping):
-        own = {key: value[key] for key in _OWN if key in value}
+        own = {key: value[key] for key in NETWORK_KEYS if key in value}
         value = {key: value[key] for key in value if key not in own}
     if not isinstance(own.get("checkpoint", ""), str):
         raise mistake(f"checkpoint must be a file's name, not {own['checkpoint']!r}")
@@ -123,7 +124,8 @@ def network_entry(value: Any) -> Any:
     return entry_of(NETWORKS, "network")(value) | own
 
 
-_OWN = ("checkpoint", "mean", "std", "subnets", "subnet_norms")
+NETWORK_KEYS = ("checkpoint", "mean", "std", "subnets", "subnet_norms")
+"""What an entry may say of any network, beside its name and its factory's settings."""
 
 
 def _subnets(value: Any) -> dict[str, Any]:

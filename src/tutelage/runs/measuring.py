@@ -22,7 +22,7 @@ from tutelage.evaluation.latency import latency
 from tutelage.evaluation.memory import file_size, peak_memory
 from tutelage.evaluation.predictions import Predictions, predict, recall
 from tutelage.identity import weights_of
-from tutelage.models.depth_dynamic import FULL, DepthDynamic
+from tutelage.models.depth_dynamic import DepthDynamic
 from tutelage.models.network import Network
 from tutelage.provenance import git_commit, versions
 from tutelage.records import RunFolder
@@ -65,9 +65,7 @@ def students_of(built: Built) -> dict[str, Network]:
     Sub-nets, and the whole beside them, are taken out as ordinary networks: copies.
     """
     student = built.student
-    if not student.subnets:
-        return {"student": student}
-    return {"student": student.extract(FULL)} | {n: student.extract(n) for n in student.subnets}
+    return {"student": student.whole()} | {name: student.extract(name) for name in student.subnets}
 
 
 def look(
