@@ -106,6 +106,7 @@ def test_the_record_says_what_was_run_and_on_what(run: Run, teacher: Path):
     assert record["data"] == {
         "train": 200,
         "labelled": 200,
+        "train_measured": 200,
         "validation": 100,
         "test": 500,
         "classes": 10,
@@ -140,6 +141,21 @@ def test_numbers_in_the_record_are_those_of_the_saved_student(run: Run):
         right = run.student()(pixels).argmax(dim=1) == source.test.labels
     entry = run.record["students"]["student"]
     assert entry["test_accuracy"] == pytest.approx(right.float().mean().item(), abs=1e-6)
+
+
+def test_how_well_it_fits_is_measured_on_the_labelled_training_pictures_as_they_are(
+    teacher: Path, runs: Path
+):
+    recipe = distilled(teacher, data=RECIPE["data"] | {"labelled": 50})
+    run = train(recipe, name="x", runs=runs, shown=False)
+    split = build(validate(recipe, "x"), with_test=False).split.train
+    own = split.take(split.has_label.nonzero().flatten())
+    assert len(own) == run.record["data"]["train_measured"] == 50
+    with torch.no_grad():
+        pixels = own.images.permute(0, 3, 1, 2).float() / 255
+        right = run.student()(pixels).argmax(dim=1) == own.labels
+    entry = run.record["students"]["student"]
+    assert entry["train_accuracy"] == pytest.approx(right.float().mean().item(), abs=1e-6)
 
 
 def test_reading_test_is_entered_with_time_command_and_purpose(run: Run):

@@ -603,6 +603,28 @@ def test_lines_are_restamped_if_one_trial_ends_in_the_same_bits(
     assert lines_of(file_of(runs)) == after
 
 
+def test_what_was_not_measured_then_is_entered_where_a_trial_was_run_anew(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run(spec(TWO), runs)
+    path = file_of(runs)
+    known = [json.loads(text) for text in path.read_text().splitlines()]
+    lacking = json.loads(json.dumps(known))
+    for line in lacking:
+        if line["kind"] != "spec":
+            del line["record"]["students"]["student"]["train_accuracy"]
+            del line["record"]["data"]["train_measured"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lacking))
+    other_code(monkeypatch)
+    run(spec(TWO), runs, restamp=True)
+    trials = [line for line in known if line["kind"] == "trial"]
+    for was, line in zip(trials, lines_of(path), strict=True):
+        if line["seed"]:  # its row's first was run anew, not this
+            del was["record"]["students"]["student"]["train_accuracy"]
+            del was["record"]["data"]["train_measured"]
+        assert line["record"] == was["record"]
+
+
 def test_a_second_change_is_stamped_over_the_first(runs: Path, monkeypatch: pytest.MonkeyPatch):
     value = spec({"narrow": {}}, seeds=[0])
     run(value, runs)

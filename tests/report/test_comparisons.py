@@ -97,6 +97,19 @@ def test_cells_are_written_for_people():
     assert "agreement %" not in cells  # nobody measured it
 
 
+def test_what_is_fitted_better_than_test_is_noted_in_points():
+    known = lines(**ACCURACIES)
+    for line, share in zip(known, [0.84, 0.86, 0.88, 1.0], strict=False):
+        line["record"]["students"]["student"]["train_accuracy"] = share
+    (said,) = [
+        note
+        for note in make_table(spec(*ACCURACIES, controls=CONTROLS), known).notes
+        if "training pictures" in note
+    ]
+    # short: 20, 21 and 22 points; long: 1.0 − 0.645, of one seed alone; kd: nothing is known
+    assert said.endswith("in points: short +21.0, long +35.5 (1 of 3 seeds).")
+
+
 def test_gains_are_paired_by_seed():
     row = row_of(table(**ACCURACIES), "kd")
     # kd − short: 6.0, 6.2, 5.8: mean 6.0, deviation 0.2, half-width 4.3027 · 0.2 / √3 = 0.4968

@@ -245,7 +245,8 @@ class Trials:
 
         Of the lines that differ from what would be run now in the code alone, or in settings that
         their recipes did not have yet, the first is run anew, without test; the others follow if it
-        ends in the same weights bit for bit.
+        ends in the same weights bit for bit. What was not measured yet when the first was written
+        is entered in it.
 
         Args:
             lines: of one row.
@@ -272,6 +273,7 @@ class Trials:
                     f"{proof['seed']} ends in other weights than its line says. Its lines stay "
                     "stale; compare without re-stamping to train the row anew."
                 )
+            _complete(proof, again)
             self._stamp(group, spec)
 
     def _stamp(self, lines: Sequence[Line], spec: Spec) -> None:
@@ -293,6 +295,16 @@ class Trials:
             self._records.parent.mkdir(parents=True, exist_ok=True)
             append_line(self._records, line)
             self._lines.append(line)
+
+
+def _complete(line: Line, again: Line) -> None:
+    """Enters what was not measured yet when a line was written; its network is the same."""
+    if "failed" in line:
+        return
+    then, now = line["record"], again["record"]
+    for name, measured in now["students"].items():
+        then["students"][name] = measured | then["students"][name]
+    then["data"] = now["data"] | then["data"]
 
 
 def _added(line: Line, recipe: Recipe) -> dict[str, Any] | None:

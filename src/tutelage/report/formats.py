@@ -117,7 +117,8 @@ def _runs(source: Runs, form: Format) -> tuple[str, list[str]]:
 
 
 _MEASURED = (
-    *("validation_accuracy", "test_accuracy", "agreement", "fidelity", "people"),
+    *("train_accuracy", "validation_accuracy", "test_accuracy"),
+    *("agreement", "fidelity", "people"),
     *("parameters", "macs", "file_bytes", "peak_memory_bytes"),
     *("latency_ms", "latency_p95_ms", "latency_batched"),
 )

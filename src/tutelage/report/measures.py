@@ -64,7 +64,17 @@ def _corrupted(value: Record) -> str:
     )
 
 
+def _fit(entry: Record) -> str:
+    """How much better it is on what it was trained on."""
+    train, test = entry.get("train_accuracy"), entry.get("test_accuracy")
+    if train is None:
+        return ""
+    above = "" if test is None else f", {100 * (train - test):+.1f} points to test"
+    return f"{percent(train)}{above}"
+
+
 _MEASURES: dict[str, Callable[[Record], str]] = {
+    "fit": _fit,
     "top-1": _within("test", "top1", show=percent),
     "top-5": _within("test", "top5", show=percent),
     "balanced": _within("test", "balanced", show=percent),

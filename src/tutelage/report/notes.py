@@ -67,6 +67,7 @@ def notes(
     if spec["controls"] != "none":
         said += _on_controls(spec["controls"], trials, rows)
     said += _depths(spec)
+    said += _on_fit(trials)
     said += _on_latencies(trials, timed)
     said += _on_data(trials)
     if stale:
@@ -135,6 +136,29 @@ def _on_power(control: str, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
     return [
         f"Seeds that {power(1)}, over {control} and with the spread found here: {', '.join(known)}."
+    ]
+
+
+def _on_fit(trials: Trials) -> list[str]:
+    """How much better each row is on what it was trained on than on test."""
+    said = []
+    for name, own in trials.items():
+        if failed(own):
+            continue
+        entries = [student_of(line) for line in own.values()]
+        apart = [
+            100 * (entry["train_accuracy"] - entry["test_accuracy"])
+            for entry in entries
+            if "train_accuracy" in entry
+        ]
+        if apart:
+            some = "" if len(apart) == len(entries) else f" ({len(apart)} of {len(entries)} seeds)"
+            said.append(f"{name} {fmean(apart):+.1f}{some}")
+    if not said:
+        return []
+    return [
+        "Accuracy on labelled training pictures, without augmentation, over that on test, in "
+        f"points: {', '.join(said)}."
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from tutelage.build import EVALUATION_BATCH, Built
-from tutelage.data import EvalLoader
+from tutelage.data import EvalLoader, Pictures
 from tutelage.data.duplicates import duplicates
 from tutelage.data.subsets import draw_stratified
 from tutelage.engine import Trained
@@ -46,6 +46,9 @@ __all__ = [
 ]
 
 SANITY_PICTURES = 1000
+FIT_PICTURES = 2500
+"""Of how many labelled training pictures, at most, it is measured how well they are fitted."""
+
 COSTS = frozenset(
     {
         *("parameters", "macs", "file_bytes", "peak_memory_bytes"),
@@ -136,10 +139,15 @@ def results(
 ) -> dict[str, Any]:
     """What came out, without test."""
     students, chance = {}, {}
+    labelled = _labelled(built)
     for name, network in students_of(built).items():
         on_validation = look(network, built.validation, built, device)
         share = accuracy(on_validation)
         students[name] = {"validation_accuracy": share, "weights": weights_of(network)}
+        if len(labelled):
+            fitted = EvalLoader(labelled, batch_size=EVALUATION_BATCH)
+            on_train = look(network, fitted, built, device)
+            students[name]["train_accuracy"] = accuracy(on_train)
         students[name] |= cost(network, device)
         chance[name] = near_chance(share, on_validation)
         if name != "student":
@@ -157,6 +165,7 @@ def results(
         "data": {
             "train": len(built.split.train),
             "labelled": int(built.split.train.has_label.sum()),
+            "train_measured": len(labelled),
             "validation": len(built.split.validation),
             "test": len(built.split.test),
             "classes": len(built.source.classes),
@@ -164,6 +173,14 @@ def results(
         },
         "readings": [],
     }
+
+
+def _labelled(built: Built) -> Pictures:
+    """Training pictures of all classes; none if they have no labels."""
+    train = built.split.train
+    labelled = train.take(train.has_label.nonzero().flatten())
+    number = min(len(labelled), FIT_PICTURES)
+    return labelled.take(draw_stratified(labelled, number, 0, "fit"))
 
 
 def _depths(student: Network) -> dict[str, Any]:
