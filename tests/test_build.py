@@ -124,7 +124,11 @@ def test_another_number_of_classes_is_refused(
     monkeypatch.chdir(tmp_path)
     write_arrays(tmp_path / "three.npz")
     error = TeacherError if who == "teacher" else NetworkError
-    with pytest.raises(error, match=rf"The {who} puts out \(10,\) numbers.* has 3 classes"):
+    said = {
+        "teacher": r"teacher's classes are 0, 1, 2, 3, … \(10\), and the data's 0, 1, 2",
+        "student": r"student puts out \(10,\) numbers.* has 3 classes",
+    }
+    with pytest.raises(error, match=said[who]):
         made(recipe(data=THREE) | {who: {"run": str(teacher)}})
 
 

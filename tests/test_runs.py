@@ -637,7 +637,7 @@ def test_a_run_of_objects_says_that_they_are_needed_again(runs: Path):
         train(runs / "x" / "recipe.yaml", name="y", runs=runs, shown=False)
     with pytest.raises(RecipeError, match="leaves student open"):
         read_test(runs / "x", purpose="p", command="c")
-    with pytest.raises(RunError, match="Python object"):
+    with pytest.raises(RunError, match="somebody's own code"):
         evaluate(runs / "x")
     assert not (runs / "y").exists()
 

@@ -1,43 +1,34 @@
 """From a recipe to objects. Nothing is written here, so a mistake costs nothing."""
 
-import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from tutelage import rng
 from tutelage.data import DATASETS, EvalLoader, Source, Split, TrainLoader, Views, divide
 from tutelage.distiller import Distiller, Schedule, Weight
 from tutelage.errors import (
     NetworkError,
     NoEffectWarning,
-    RecipeError,
     SettingError,
     StoreError,
     TeacherError,
 )
 from tutelage.identity import code_of, content_of, fingerprint_of, named_teacher
 from tutelage.methods import METHODS, Method
-from tutelage.models.checkpoints import load_into, read_state
-from tutelage.models.network import Network
-from tutelage.models.saved import Description, read_network
-from tutelage.recipes import Recipe
-from tutelage.recipes.entries import NETWORK_KEYS
-from tutelage.records import RunFolder
+from tutelage.models.network import AnyNetwork, Network
+from tutelage.models.saved import Description
+from tutelage.networks import make_student, make_teacher, teacher_file
+from tutelage.recipes import Recipe, left_open
 from tutelage.tasks import Classification
 from tutelage.teachers import LiveTeacher, StoredTeacher
 from tutelage.teachers.manifest import require_same
-from tutelage.types import InputSpec
 
-__all__ = ["EVALUATION_BATCH", "Built", "build", "live_teacher", "softest", "teacher_file"]
-
-_DEEP = 100
+__all__ = ["EVALUATION_BATCH", "Built", "build", "live_teacher", "softest"]
 
 EVALUATION_BATCH = 500
 """Pictures that are measured at a time."""
@@ -78,7 +69,7 @@ def build(
     recipe: Recipe,
     *,
     student: nn.Module | None = None,
-    teacher: nn.Module | StoredTeacher | None = None,
+    teacher: AnyNetwork | StoredTeacher | None = None,
     data: Source | None = None,
     with_test: bool = True,
 ) -> Built:
@@ -92,7 +83,7 @@ def build(
         TutelageError: something does not exist, or does not fit together.
     """
     source = data or _source(recipe)
-    network, description = _student(recipe, source, student)
+    network, description = make_student(recipe, source, student)
     guide = _teacher(recipe, source, teacher)
     objects = {"student": student, "teacher": teacher}
     given = [what for what, value in objects.items() if value is not None]
@@ -165,15 +156,8 @@ def _norms_of_none(recipe: Recipe) -> bool:
 def _source(recipe: Recipe) -> Source:
     entry = recipe.data.source
     if entry is None:
-        raise _left_open("data.source", "data")
+        raise left_open("data.source", "data")
     return DATASETS[entry["name"]](**{k: v for k, v in entry.items() if k != "name"})
-
-
-def _left_open(key: str, argument: str) -> RecipeError:
-    return RecipeError(
-        f"The recipe leaves {key} open, for an object that is handed over in Python. Name one "
-        f"there, or call tutelage.train(..., {argument}=...)."
-    )
 
 
 def _split(source: Source, recipe: Recipe) -> Split:
@@ -188,123 +172,20 @@ def _split(source: Source, recipe: Recipe) -> Split:
     )
 
 
-def _spec(source: Source, entry: Mapping[str, Any] | None = None) -> InputSpec:
-    """What a network of this source wants, unless its entry says otherwise."""
-    height, width, channels = source.train.images.shape[1:]
-    entry = entry or {}
-    mean, std = tuple(entry.get("mean", source.mean)), tuple(entry.get("std", source.std))
-    for name, values in (("mean", mean), ("std", std)):
-        if len(values) != channels:
-            raise NetworkError(
-                f"{name} has {len(values)} numbers, but the pictures have {channels} channel(s). "
-                "Give one number per channel."
-            )
-    return InputSpec(height, width, channels, mean, std)
-
-
-def _describe(source: Source, entry: Mapping[str, Any]) -> Description:
-    own = ("name", *NETWORK_KEYS)
-    return Description(
-        entry["name"],
-        {key: value for key, value in entry.items() if key not in own},
-        len(source.classes),
-        _spec(source, entry),
-        subnets=entry.get("subnets", {}),
-        subnet_norms=entry.get("subnet_norms", "separate"),
-    )
-
-
-def _weights(entry: Mapping[str, Any]) -> Callable[[nn.Module], None] | None:
-    """What loads the weights that an entry names."""
-    if "checkpoint" not in entry:
-        return None
-    place = entry["checkpoint"]
-    return lambda module: load_into(module, read_state(Path(place)), place)
-
-
-def _student(
-    recipe: Recipe, source: Source, given: nn.Module | None
-) -> tuple[Network, Description]:
-    entry = recipe.student
-    if given is not None:
-        network = given if isinstance(given, Network) else Network(given, _spec(source))
-        name = f"{type(given).__module__}.{type(given).__qualname__}"
-        spec = network.spec or _spec(source)
-        return network, Description(name, {}, len(source.classes), spec, given=True)
-    if entry is None:
-        raise _left_open("student", "student")
-    if "run" in entry:
-        return _of_run(entry)
-    description = _describe(source, entry)
-    with rng.part(recipe.seed, "student"):
-        network = description.make(_weights(entry))
-    _warn_of_depth(entry)
-    return network, description
-
-
-def _warn_of_depth(entry: Mapping[str, Any]) -> None:
-    """Says what very deep networks need in order to begin to learn."""
-    depth = re.fullmatch(r"resnet(\d+)", entry["name"])
-    fresh = "checkpoint" not in entry and not entry.get("zero_init", True)
-    if depth and int(depth[1]) > _DEEP and fresh:
-        warnings.warn(
-            f"A {entry['name']} of more than {_DEEP} layers often fails to begin to learn. Set "
-            "zero_init: true in the student, so that every block begins as its shortcut.",
-            stacklevel=2,
-        )
-
-
-def _of_run(entry: Mapping[str, Any]) -> tuple[Network, Description]:
-    """The student of an earlier run, or one of its sub-nets."""
-    network, description = read_network(Path(entry["run"]))
-    if "subnet" not in entry:
-        return network, description
-    return network.extract(entry["subnet"]), description.of(entry["subnet"])
-
-
 def _teacher(
-    recipe: Recipe, source: Source, given: nn.Module | StoredTeacher | None
+    recipe: Recipe, source: Source, given: AnyNetwork | StoredTeacher | None
 ) -> Network | StoredTeacher | None:
-    entry = recipe.teacher
-    if given is not None:
-        if isinstance(given, StoredTeacher):
-            return given
-        network = given if isinstance(given, Network) else Network(given, _spec(source))
-        return network.whole()
-    if entry is None:
-        return None
-    if recipe.store is not None:
+    if isinstance(given, StoredTeacher):
+        return given
+    if given is None and recipe.store is not None:
         return StoredTeacher(recipe.store)
-    if "run" in entry:
-        return _of_run(entry)[0].whole()
-    if "checkpoint" not in entry:
-        raise TeacherError(
-            f"The teacher {entry['name']} has no weights, and an untrained teacher teaches noise. "
-            f"Write FILE:{entry['name']}, or {{run: FOLDER}} of a run that trained it."
-        )
-    if "subnets" in entry:
-        raise TeacherError(
-            "A teacher answers as a whole, so it has no use for sub-nets. Leave subnets out, or "
-            "take {run: FOLDER, subnet: NAME} of a run that trained them."
-        )
-    return _describe(source, entry).make(_weights(entry))
+    return make_teacher(recipe, source, given)
 
 
 def live_teacher(recipe: Recipe, network: Network) -> LiveTeacher:
     """A teacher that answers as it does in a run by this recipe."""
     settings = recipe.train
     return LiveTeacher(network, fuse=settings.fuse_teacher, compile=settings.compile_teacher)
-
-
-def teacher_file(recipe: Recipe) -> Path | None:
-    """The file with the weights that a recipe names for its teacher, if it names one."""
-    entry = recipe.teacher or {}
-    if "checkpoint" in entry:
-        return Path(entry["checkpoint"])
-    if "run" not in entry:
-        return None
-    run = Path(entry["run"])
-    return run if run.is_file() else RunFolder(run).student
 
 
 def _check_store(
@@ -391,11 +272,12 @@ def _check(
     for what, network in (("student", student), ("teacher", teacher)):
         if network is None:
             continue
-        output = network.dry_run(()).output
+        output = _answer(network, what)
         if output.ndim != 2 or output.shape[1] != classes:
             raise (TeacherError if what == "teacher" else NetworkError)(
                 f"The {what} puts out {tuple(output.shape[1:])} numbers per picture, but the data "
-                f"has {classes} classes. Take a {what} for these classes."
+                f"has {classes} classes. Take a {what} for these classes"
+                f"{', or give it a class_map' if what == 'teacher' else ''}."
             )
     mixes = recipe.data.views.get("mixup") or recipe.data.views.get("cutmix")
     for name, method in methods.items():
@@ -406,6 +288,21 @@ def _check(
                 f"{name} looks at class labels, and with {'mixed pictures' if mixes else 'none'} "
                 "there is no single one. Turn off mixup and cutmix, or leave the method out."
             )
+
+
+def _answer(network: Network | StoredTeacher, what: str) -> Any:
+    """The output for a gray picture."""
+    if isinstance(network, StoredTeacher):
+        return network.dry_run(()).output
+    try:
+        return network.dry_run(()).output
+    except (RuntimeError, ValueError, AssertionError) as error:
+        assert network.spec is not None
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise NetworkError(
+            f"The {what} fails on pictures of {network.spec.height}×{network.spec.width} ({said}). "
+            "Give size: in its entry what it was made for, to which pictures are resized."
+        ) from error
 
 
 def _methods(entries: Mapping[str, Any]) -> dict[str, tuple[Method, Weight]]:

@@ -15,7 +15,9 @@ from torch import nn
 from tutelage.data import DATASETS, Pictures, Source, Split
 from tutelage.data.views import DRAWING
 from tutelage.methods import METHODS
-from tutelage.models.network import Network
+from tutelage.models import library
+from tutelage.models.from_file import file_of
+from tutelage.models.network import Called, Network
 from tutelage.provenance import PACKAGE, code_digest, digest
 from tutelage.recipes import Recipe, plain
 from tutelage.teachers import StoredTeacher
@@ -92,9 +94,18 @@ def content_of(
             continue
         if what in given or "run" in entry:
             content[what] = _described(network)
-        elif "checkpoint" in entry:
+        elif "python" in entry:
+            content[what] = _described(network) | {"file": _file(file_of(entry["python"]))}
+        elif "checkpoint" in entry or entry.get("pretrained"):
             content[what] = weights_of(network)
+        if network.class_map is not None:
+            content["class_map"] = [list(part) for part in network.class_map.parts]
     return content
+
+
+def _file(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()[:16]
 
 
 def _stored(teacher: StoredTeacher) -> dict[str, Any]:
@@ -116,9 +127,11 @@ def teacher_fingerprint(
     Args:
         file: with its weights; None if it was given as an object.
     """
+    mapped = {"class_map": network.class_map.parts} if network.class_map is not None else {}
     return {
         "teacher": weights_of(network),
         "teacher_spec": digest(network.spec),
+        **mapped,
         **named_teacher(recipe, content, file),
     }
 
@@ -129,8 +142,7 @@ def named_teacher(recipe: Recipe, content: Mapping[str, Any], file: Path | None)
     settings = _without(entry, _PLACES)
     found = {"teacher_settings": digest([settings, content["source"]]) if settings else None}
     if file is not None and file.is_file():
-        with file.open("rb") as opened:
-            found["teacher_file"] = hashlib.file_digest(opened, "sha256").hexdigest()[:16]
+        found["teacher_file"] = _file(file)
     return found
 
 
@@ -192,10 +204,13 @@ def _source_of(module: nn.Module) -> str:
     for kind in {type(child) for child in module.modules()}:
         if kind.__module__.partition(".")[0] not in ("torch", PACKAGE):
             sources[f"{kind.__module__}.{kind.__qualname__}"] = _source_text(kind)
+    for child in module.modules():
+        if isinstance(child, Called):
+            sources[child.extra_repr()] = _source_text(child.function)
     return digest(sources)
 
 
-def _source_text(kind: type) -> str:
+def _source_text(kind: Any) -> str:
     try:
         return inspect.getsource(kind)
     except (OSError, TypeError):  # typed in by hand, or compiled
@@ -211,7 +226,14 @@ def code_of(recipe: Recipe, student: Network, teacher: Network | StoredTeacher |
         makers.append(DATASETS[recipe.data.source["name"]])
     names = {maker.__module__ for maker in makers}
     ours = [name.removeprefix(f"{PACKAGE}.") for name in names if name.startswith(f"{PACKAGE}.")]
-    return code_digest([*_ALWAYS, *ours])
+    zoo = ["models.timm_zoo"] if _libraries(recipe) else []
+    return code_digest([*_ALWAYS, *ours, *zoo])
+
+
+def _libraries(recipe: Recipe) -> set[str]:
+    """Those that the recipe's networks are from, other than ours."""
+    entries = [entry for entry in (recipe.student, recipe.teacher) if entry and "name" in entry]
+    return {found for entry in entries if (found := library(entry["name"]))}
 
 
 _ALWAYS = ("build", "engine.loop", "evaluation.accuracy", "evaluation.agreement")
@@ -258,7 +280,7 @@ def identity_parts(
         threads: of the CPU, where the recipe does not say.
         device: its kind, such as "cpu".
         versions: of packages; those of torch, torchvision and, but for its last number, Python
-            count.
+            count, and that of timm if a network is from there.
     """
     return {
         "recipe": digest(what_counts(plain(recipe), content)),
@@ -267,6 +289,7 @@ def identity_parts(
             "python": ".".join(versions["python"].split(".")[:2]),
             "torch": versions["torch"],
             "torchvision": versions["torchvision"],
+            **{name: versions[name] for name in _libraries(recipe)},
         },
         "device": device,
         "threads": recipe.train.threads or threads,

@@ -72,8 +72,8 @@ def test_a_gray_picture_is_shown_to_an_rgb_network_three_times():
 
 
 def test_pictures_of_other_channels_are_refused():
-    with pytest.raises(NetworkError, match=r"takes pictures of 1 channel\(s\), but these have 3"):
-        Network(Echo(), GRAY)(torch.zeros(1, 3, 2, 2))
+    with pytest.raises(NetworkError, match=r"takes pictures of 1 channel\(s\), but these have 4"):
+        Network(Echo(), GRAY)(torch.zeros(1, 4, 2, 2))
 
 
 @pytest.mark.parametrize(

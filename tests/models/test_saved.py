@@ -138,7 +138,7 @@ def test_a_network_that_is_no_longer_known_is_refused(saved: Path):
 def test_a_student_that_was_an_object_is_refused_but_its_weights_are_there(saved: Path):
     network = load(saved)
     save_network(saved, network, Description("mine.Student", {}, 4, SPEC, given=True))
-    with pytest.raises(RunError, match=r"handed over as a Python object \(mine.Student\)"):
+    with pytest.raises(RunError, match=r"made by somebody.s own code \(mine.Student\)"):
         load(saved)
     network.module.load_state_dict(read_state(saved))
 

@@ -15,7 +15,7 @@ from tutelage import rng
 from tutelage.distiller.objective import Objective, Schedule, Weight
 from tutelage.errors import NetworkError, SettingError, TeacherError
 from tutelage.methods._base import Method
-from tutelage.models.network import Network, shape_of
+from tutelage.models.network import AnyNetwork, Network, shape_of
 from tutelage.taps import Stage, pair_stages
 from tutelage.tasks import Classification, Task
 from tutelage.teachers import LiveTeacher, Teacher
@@ -48,7 +48,8 @@ class Distiller(nn.Module):
     Args:
         student: any module from images to an output. A `Network` is given pixels in [0, 1] and
             normalizes by itself; another module is given the images as they come.
-        teacher: likewise; or an object with the `Teacher` interface; or None, for labels alone or
+        teacher: likewise; or any callable from images to an output; or an object with the
+            `Teacher` interface; or None, for labels alone or
             methods in which the student teaches itself. It is put into eval mode, frozen, and
             becomes no part of this module. It is not run if no method asks for a teacher.
         methods: name → (method, weight). See `distiller.objective.Weight`. Learned parts come to
@@ -81,7 +82,7 @@ class Distiller(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: nn.Module | Teacher | None = None,
+        teacher: AnyNetwork | Teacher | None = None,
         *,
         methods: Mapping[str, tuple[Method, Weight]] | None = None,
         task: Task | None = None,
@@ -350,10 +351,12 @@ def _as_modules(methods: Mapping[str, nn.Module]) -> nn.ModuleDict:
         raise SettingError(f"A method cannot bear this name: {error}. Choose another.") from None
 
 
-def _as_teacher(teacher: nn.Module | Teacher, student: Network) -> Teacher:
+def _as_teacher(teacher: AnyNetwork | Teacher, student: Network) -> Teacher:
     network = teacher.network if isinstance(teacher, LiveTeacher) else teacher
     if not isinstance(network, nn.Module):
-        return teacher  # pyright: ignore[reportReturnType] - no module, so it is a Teacher
+        if isinstance(teacher, Teacher):
+            return teacher
+        return LiveTeacher(Network(teacher))
     trained = {id(parameter) for parameter in student.parameters()}
     if any(id(parameter) in trained for parameter in network.parameters()):
         raise TeacherError(

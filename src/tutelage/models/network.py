@@ -5,7 +5,7 @@ normalized is the network's own affair, so a teacher and a student that differ i
 the same picture, and a normalization can neither be forgotten nor applied twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,22 +15,46 @@ from torch.nn.functional import interpolate
 from torch.utils import _pytree as pytree
 
 from tutelage.errors import NetworkError
+from tutelage.models.class_map import ClassMap
 from tutelage.models.depth_dynamic import FULL, DepthDynamic, Seen
 from tutelage.taps import Recorder, Stage, evaluating, find_stages
 from tutelage.types import InputSpec, Observation, ObservationShape
 
-__all__ = ["Network"]
+__all__ = ["AnyNetwork", "Called", "Network"]
+
+AnyNetwork = nn.Module | Callable[[Tensor], Any]
+"""A module, or anything that makes an output of images: the latter can only teach."""
+
+_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
+
+
+class Called(nn.Module):
+    """Any callable from images to an output, as a module without weights."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, images: Float[Tensor, "n c h w"]) -> Any:
+        """What the callable makes of the images."""
+        return self.function(images)
+
+    def extra_repr(self) -> str:
+        """Which it is."""
+        return getattr(self.function, "__qualname__", type(self.function).__qualname__)
 
 
 class Network(nn.Module):
     """Wraps any module that maps images to an output.
 
     Args:
-        module: takes images of shape (n, channels, height, width), normalized.
+        module: takes images of shape (n, channels, height, width), normalized. A callable that is
+            no module has no weights, so it can only teach, and has no maps to tap.
         spec: what the module wants. None: images are handed on as they come.
 
     Attributes:
         module: the wrapped module; tap names are the names of its sub-modules.
+        class_map: makes other classes of the module's; None if they stay.
 
     Raises:
         NetworkError: the spec has not one mean and one std above 0 per channel.
@@ -39,10 +63,17 @@ class Network(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, module: nn.Module, spec: InputSpec | None = None) -> None:
+    def __init__(
+        self,
+        module: AnyNetwork,
+        spec: InputSpec | None = None,
+        *,
+        class_map: ClassMap | None = None,
+    ) -> None:
         super().__init__()
-        self.module = module
+        self.module = module if isinstance(module, nn.Module) else Called(module)
         self.spec = spec
+        self.class_map = class_map
         self._recorder = Recorder()
         if spec is not None:
             lengths = {spec.channels, len(spec.mean), len(spec.std)}
@@ -57,21 +88,32 @@ class Network(nn.Module):
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Any:
         """The output for pixels in [0, 1]; without a spec, for images as the module takes them."""
-        return self.module(self.prepare(images))
+        output = self.module(self.prepare(images))
+        return output if self.class_map is None else self.class_map(output)
+
+    def with_class_map(self, class_map: ClassMap) -> "Network":
+        """The same module, whose classes are taken for others from here on."""
+        return Network(self.module, self.spec, class_map=class_map)
 
     def prepare(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c2 h2 w2"]:
-        """Resizes and normalizes, as the spec says; an RGB network gets a gray picture three times.
+        """Resizes and normalizes, as the spec says.
+
+        A network for RGB gets a gray picture three times, one for gray the luma (ITU-R BT.601) of
+        an RGB picture.
 
         Raises:
             NetworkError: the pictures have other channels.
         """
         if self.spec is None:
             return images
-        if images.shape[1] not in (1, self.spec.channels):
+        if images.shape[1] not in (1, 3, self.spec.channels):
             raise NetworkError(
                 f"The network takes pictures of {self.spec.channels} channel(s), but these have "
                 f"{images.shape[1]}. Convert them, or take a network for such pictures."
             )
+        if images.shape[1] == 3 and self.spec.channels == 1:
+            red, green, blue = images.unbind(dim=1)
+            images = (_RED * red + _GREEN * green + _BLUE * blue)[:, None]
         size = (self.spec.height, self.spec.width)
         if images.shape[-2:] != size:
             images = interpolate(images, size, mode="bilinear", antialias=True)

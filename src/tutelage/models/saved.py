@@ -16,7 +16,7 @@ from tutelage.models.network import Network
 from tutelage.records import RunFolder
 from tutelage.types import InputSpec
 
-__all__ = ["Description", "load", "read_network", "save_network"]
+__all__ = ["Description", "load", "read_description_of", "read_network", "save_network"]
 
 _KEY = "tutelage"
 
@@ -33,6 +33,7 @@ class Description(NamedTuple):
         subnets: name → blocks of each stage; none of an ordinary network.
         subnet_norms: what of a batch norm each sub-net has for itself.
         depth: the sub-net that it is, taken out of such a network.
+        classes: names of its classes; none if they are not known.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Description(NamedTuple):
     subnets: Mapping[str, int | Sequence[int]] = {}
     subnet_norms: Norms = "separate"
     depth: str | None = None
+    classes: tuple[str, ...] = ()
 
     def of(self, subnet: str) -> "Description":
         """Of a sub-net, taken out."""
@@ -60,15 +62,20 @@ class Description(NamedTuple):
         """
         if self.given:
             raise RunError(
-                f"This student was handed over as a Python object ({self.name}), so it cannot be "
+                f"This student was made by somebody's own code ({self.name}), so it cannot be "
                 "made from its name. Make it yourself and load the file into it."
             )
         module = create(
             self.name,
             num_classes=self.num_classes,
             in_channels=self.spec.channels,
+            image_size=(self.spec.height, self.spec.width),
             **self.settings,
         )
+        return self.wrap(module, fill)
+
+    def wrap(self, module: nn.Module, fill: Callable[[nn.Module], None] | None = None) -> Network:
+        """As `make`, of a module that is there already."""
         if fill is not None:
             fill(module)
         if self.subnets:
@@ -123,16 +130,26 @@ def read_network(run: Path) -> tuple[Network, Description]:
                 f"tutelage train {folder.recipe} --resume --name {run.name}"
             )
         path = folder.student
-    try:
-        values = json.loads(read_description(path)[_KEY])
-        wanted = values["spec"]
-        spec = InputSpec(**wanted | {key: tuple(wanted[key]) for key in ("mean", "std")})
-        description = Description(**values | {"spec": spec})
-    except (KeyError, TypeError, json.JSONDecodeError):
-        raise CheckpointError(
-            f"{path} holds weights, but is no student that tutelage has written. Name a run folder."
-        ) from None
+    description = read_description_of(path)
     with rng.part(0, "load"):  # drawn for nothing; the caller's generator shall not move
         network = description.make()
     load_into(network.module, read_state(path), str(path))
     return network.eval(), description
+
+
+def read_description_of(path: Path) -> Description:
+    """What a student's file says of itself.
+
+    Raises:
+        CheckpointError: it is damaged or was not written by us.
+    """
+    try:
+        values = json.loads(read_description(path)[_KEY])
+        wanted = values["spec"]
+        spec = InputSpec(**wanted | {key: tuple(wanted[key]) for key in ("mean", "std")})
+        more = {"spec": spec, "classes": tuple(values.get("classes", ()))}
+        return Description(**values | more)
+    except (KeyError, TypeError, json.JSONDecodeError):
+        raise CheckpointError(
+            f"{path} holds weights, but is no student that tutelage has written. Name a run folder."
+        ) from None

@@ -13,6 +13,7 @@ from tutelage.recipes.recipe import DataRecipe as DataRecipe
 from tutelage.recipes.recipe import Recipe as Recipe
 from tutelage.recipes.recipe import dump as dump
 from tutelage.recipes.recipe import json_schema as json_schema
+from tutelage.recipes.recipe import left_open as left_open
 from tutelage.recipes.recipe import plain as plain
 from tutelage.recipes.recipe import read_recipe as read_recipe
 from tutelage.recipes.recipe import source_entry as source_entry

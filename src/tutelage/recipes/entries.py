@@ -7,34 +7,27 @@ arguments of their constructors; there are no import paths.
 import inspect
 from collections.abc import Callable, Mapping
 from functools import cache, partial
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
 from tutelage.data import Views
-from tutelage.errors import CheckpointError, nearest
+from tutelage.errors import nearest
 from tutelage.methods import METHODS
-from tutelage.models import NETWORKS
-from tutelage.models.checkpoints import parse
-from tutelage.models.depth_dynamic import Norms
+from tutelage.models import SUPPLIED
 from tutelage.recipes.mistakes import first_mistake, mistake
 from tutelage.tasks import Classification
 
 __all__ = [
-    "NETWORK_KEYS",
     "entry_of",
     "methods_entry",
-    "network_entry",
     "or_open",
     "settings_of",
     "strength_entry",
     "taps_entry",
     "task_entry",
-    "teacher_entry",
     "views_entry",
 ]
-
-_SUPPLIED = {"num_classes", "in_channels"}  # by the data, not by a recipe
 
 
 @cache
@@ -49,7 +42,7 @@ def settings_of(constructor: Callable[..., Any]) -> type[BaseModel]:
     fields: dict[str, Any] = {
         name: (hints.get(name, Any), ... if parameter.default is required else parameter.default)
         for name, parameter in inspect.signature(constructor).parameters.items()
-        if name not in _SUPPLIED
+        if name not in SUPPLIED
         and (parameter.kind is inspect.Parameter.KEYWORD_ONLY or parameter.default is not required)
     }
     return create_model("Settings", __config__=ConfigDict(extra="forbid", strict=False), **fields)
@@ -74,7 +67,8 @@ def entry_of(index: Mapping[str, Callable[..., Any]], what: str) -> Callable[[An
             raise mistake(f"the {what} must be a name or {{name: NAME, …}}, not {value!r}")
         name = entry["name"]
         if name not in index:
-            raise mistake(f"there is no {what} {name!r}; {nearest(name, index)}")
+            more = "; `tutelage models` lists them" if what == "network" else ""
+            raise mistake(f"there is no {what} {name!r}; {nearest(name, index)}{more}")
         settings = {key: value for key, value in entry.items() if key != "name"}
         return {"name": name, **_fill(index[name], settings, name)}
 
@@ -84,78 +78,6 @@ def entry_of(index: Mapping[str, Callable[..., Any]], what: str) -> Callable[[An
 def or_open(validate: Callable[[Any], Any], value: Any) -> Any:
     """As `validate`, but null stays: an object given in Python takes the place."""
     return None if value is None else validate(value)
-
-
-def network_entry(value: Any) -> Any:
-    """`NAME`, `FILE:NAME`, `{name: …, checkpoint: FILE, mean: …, std: …}` or `{run: FOLDER}`.
-
-    Of a run whose student has sub-nets, `subnet: NAME` beside `run` takes one of them.
-    """
-    if isinstance(value, str) and ":" in value:
-        try:
-            checkpoint, name = parse(value)
-        except CheckpointError as error:
-            raise mistake(str(error).removesuffix(".")) from None
-        value = {"name": name, "checkpoint": str(checkpoint)}
-    if isinstance(value, Mapping) and "run" in value:
-        if not set(value) <= {"run", "subnet"} or not isinstance(value["run"], str):
-            raise mistake(
-                "a network from an earlier run is {run: FOLDER}, with subnet: NAME if it has "
-                "sub-nets, and nothing else"
-            )
-        if not isinstance(value.get("subnet", ""), str):
-            raise mistake(f"subnet must be a sub-net's name in quotes, not {value['subnet']!r}")
-        return dict(value)
-    own = {}
-    if isinstance(value, Mapping):
-        own = {key: value[key] for key in NETWORK_KEYS if key in value}
-        value = {key: value[key] for key in value if key not in own}
-    if not isinstance(own.get("checkpoint", ""), str):
-        raise mistake(f"checkpoint must be a file's name, not {own['checkpoint']!r}")
-    for key in ("mean", "std"):
-        if key in own and not (
-            isinstance(own[key], list | tuple) and all(isinstance(x, int | float) for x in own[key])
-        ):
-            raise mistake(f"{key} must be a list of numbers, one per channel, not {own[key]!r}")
-    if "subnets" in own:
-        own["subnets"] = _subnets(own["subnets"])
-    if own.get("subnet_norms", "separate") not in get_args(Norms):
-        raise mistake(f"subnet_norms is separate or shared, not {own['subnet_norms']!r}")
-    return entry_of(NETWORKS, "network")(value) | own
-
-
-NETWORK_KEYS = ("checkpoint", "mean", "std", "subnets", "subnet_norms")
-"""What an entry may say of any network, beside its name and its factory's settings."""
-
-
-def _subnets(value: Any) -> dict[str, Any]:
-    """Name → blocks of each stage."""
-    counts = list(value.values()) if isinstance(value, Mapping) else []
-    for count in counts or [None]:
-        many = count if isinstance(count, list | tuple) else [count]
-        if not all(isinstance(one, int) and not isinstance(one, bool) for one in many):
-            raise mistake(
-                'subnets is a mapping from names to blocks of each stage, such as {"14": 2, "8": '
-                f"[1, 1, 1]}}, not {value!r}"
-            )
-    return {str(name): list(c) if isinstance(c, tuple) else c for name, c in value.items()}
-
-
-def teacher_entry(value: Any) -> Any:
-    """As `network_entry`; with `cache: FOLDER` beside it, or alone, a store answers in its place.
-
-    `cache: null` is no cache.
-    """
-    if not isinstance(value, Mapping) or "cache" not in value:
-        return network_entry(value)
-    cache, named = value["cache"], {k: v for k, v in value.items() if k != "cache"}
-    if not isinstance(cache, str | None):
-        raise mistake(f"cache must be the folder of a store, not {cache!r}")
-    if set(named) == {"name"}:  # FILE:NAME, to which an override has added the cache
-        named = named["name"]
-    if cache is None:
-        return network_entry(named)
-    return (network_entry(named) if named else {}) | {"cache": cache}
 
 
 def methods_entry(value: Any) -> dict[str, Any]:

@@ -16,16 +16,15 @@ from tutelage.methods import METHODS
 from tutelage.recipes.entries import (
     entry_of,
     methods_entry,
-    network_entry,
     or_open,
     settings_of,
     strength_entry,
     taps_entry,
     task_entry,
-    teacher_entry,
     views_entry,
 )
 from tutelage.recipes.mistakes import first_mistake, require_plain
+from tutelage.recipes.networks import network_entry, teacher_entry
 from tutelage.recipes.reading import apply_overrides, parse_overrides, read_mapping
 
 __all__ = [
@@ -34,6 +33,7 @@ __all__ = [
     "Recipe",
     "dump",
     "json_schema",
+    "left_open",
     "plain",
     "read_recipe",
     "source_entry",
@@ -70,9 +70,9 @@ class Recipe(BaseModel):
         schema_version: of this format.
         seed: of initial weights, order, views and methods.
         data: see `DataRecipe`.
-        student, teacher: a network's name and settings; `FILE:NAME`; or `{run: FOLDER}`. A student,
-            like a data source, is null where an object is handed over in Python. A teacher with
-            `cache: FOLDER` answers from a store; `{seed}` in the folder's name is the run's seed.
+        student, teacher: see `recipes.networks`. A student, like a data source, is null where an
+            object is handed over in Python. A teacher with `cache: FOLDER` answers from a store;
+            `{seed}` in the folder's name is the run's seed.
         methods: name → settings and weight.
         taps: "auto", or pairs of sub-module names, student first.
         task: settings of the task.
@@ -119,6 +119,14 @@ class Recipe(BaseModel):
                 "one. Name the folder that `tutelage cache` has made."
             )
         return folder
+
+
+def left_open(key: str, argument: str) -> RecipeError:
+    """The error of a recipe that names no source, or no student, where none was handed over."""
+    return RecipeError(
+        f"The recipe leaves {key} open, for an object that is handed over in Python. Name one "
+        f"there, or call tutelage.train(..., {argument}=...)."
+    )
 
 
 def source_entry(value: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tutelage.build import EVALUATION_BATCH, Built, build, live_teacher, teacher_file
+from tutelage.build import EVALUATION_BATCH, Built, build, live_teacher
 from tutelage.data import Views
 from tutelage.engine.asking import Asked, Question
 from tutelage.engine.settings import OPEN
@@ -20,6 +20,7 @@ from tutelage.errors import SettingError, StoreError, TeacherError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.identity import fingerprint_of, teacher_fingerprint
 from tutelage.models.network import Network
+from tutelage.networks import teacher_file
 from tutelage.provenance import hardware, versions
 from tutelage.recipes import Recipe
 from tutelage.records import alone_in

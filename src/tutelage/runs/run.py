@@ -18,7 +18,7 @@ from tutelage.engine.profiling import Dear
 from tutelage.errors import Interrupted, NonFiniteError, RecipeError, RunError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.identity import identity_parts
-from tutelage.models.network import Network
+from tutelage.models.network import AnyNetwork, Network
 from tutelage.models.saved import load, save_network
 from tutelage.provenance import digest, git_commit, hardware, versions
 from tutelage.recipes import (
@@ -67,7 +67,7 @@ def train(
     runs: Path | str = "runs",
     resume: bool = False,
     student: nn.Module | None = None,
-    teacher: nn.Module | StoredTeacher | None = None,
+    teacher: AnyNetwork | StoredTeacher | None = None,
     data: Source | None = None,
     with_test: bool = True,
     shown: bool = True,
