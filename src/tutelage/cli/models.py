@@ -31,10 +31,10 @@ def models(
 ) -> None:
     """List the networks that a recipe can name, or show one.
 
-    They are ours, timm's and torchvision's. Where timm and torchvision share a name timm's is meant; timm/NAME and torchvision/NAME leave no
-    doubt. In a recipe a network may also be weights for one of these, FILE:NAME; the student of an
-    earlier run, {run: FOLDER}; or what a function makes, {python: FILE.py:FUNCTION}. Nothing is
-    written, and no weights are fetched.
+    They are ours, timm's and torchvision's. Where timm and torchvision share a name timm's is
+    meant; timm/NAME and torchvision/NAME leave no doubt. In a recipe a network may also be weights
+    for one of these, FILE:NAME; the student of an earlier run, {run: FOLDER}; or what a function
+    makes, {python: FILE.py:FUNCTION}. Nothing is written, and no weights are fetched.
     """
     if name is None or any(letter in name for letter in "*?["):
         names = [known for known in BY_NAME if name is None or fnmatch(known, name)]
