@@ -9,16 +9,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from tutelage.data import DATASETS, EvalLoader, Source, Split, TrainLoader, Views, divide
+from tutelage.data import (
+    DATASETS,
+    EvalLoader,
+    Pictures,
+    Source,
+    Split,
+    TrainLoader,
+    Views,
+    divide,
+)
+from tutelage.data.folder import ELSEWHERE, unlabelled_folder
+from tutelage.data.photographs import Photographs, Rule
 from tutelage.distiller import Distiller, Schedule, Weight
 from tutelage.errors import (
+    DataError,
     NetworkError,
     NoEffectWarning,
     SettingError,
     StoreError,
     TeacherError,
 )
-from tutelage.identity import code_of, content_of, fingerprint_of, named_teacher
+from tutelage.identity import code_of, content_of, fingerprint_of, named_teacher, pictures_of
 from tutelage.methods import METHODS, Method
 from tutelage.models.network import AnyNetwork, Network
 from tutelage.models.saved import Description
@@ -91,7 +103,10 @@ def build(
     if not with_test:
         guide = guide.without_test() if isinstance(guide, StoredTeacher) else guide
         source = replace(source, test=source.test.take(torch.empty(0, dtype=torch.int64)))
-    split = _split(source, recipe)
+    more = _unlabelled(source, recipe.data.unlabelled)
+    if more is not None:
+        content["unlabelled"] = pictures_of(more)
+    split = _split(source, recipe, more)
     task = Classification(**recipe.task)
     methods = _methods(recipe.methods)
     _check(recipe, source, network, guide, {name: method for name, (method, _) in methods.items()})
@@ -160,16 +175,34 @@ def _source(recipe: Recipe) -> Source:
     return DATASETS[entry["name"]](**{k: v for k, v in entry.items() if k != "name"})
 
 
-def _split(source: Source, recipe: Recipe) -> Split:
+def _split(source: Source, recipe: Recipe, more: Pictures | None) -> Split:
     data = recipe.data
     return divide(
         source,
         limit=data.limit,
         validation=data.validation,
         labelled=data.labelled,
-        unlabelled=data.unlabelled,
+        unlabelled=data.unlabelled is True,
+        more=more,
         split_seed=data.split_seed,
     )
+
+
+def _unlabelled(source: Source, folder: bool | str) -> Pictures | None:
+    """The pictures of a folder, as those of the source are; None if none is named."""
+    if isinstance(folder, bool):
+        return None
+    images = source.train.images
+    if isinstance(images, Photographs):
+        return unlabelled_folder(folder, images.rule, first=ELSEWHERE)
+    height, width, channels = source.train.shape
+    if height != width:
+        raise DataError(
+            f"Unlabelled photographs are shown as squares, but the pictures have {height}×{width} "
+            "pixels. Give both as folders."
+        )
+    found = unlabelled_folder(folder, Rule(height, height, channels), first=ELSEWHERE)
+    return found.decoded()
 
 
 def _teacher(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tutelage.data import DATASETS, Pictures, Source, Split
 from tutelage.data.views import DRAWING
@@ -44,9 +44,18 @@ _WATCHING = ("checkpoint_every", "log_every", "trackers", "threads", "device")
 
 
 def pictures_of(pictures: Pictures) -> str:
-    """Digest of pixels, labels, which of them may be used, and what names each picture."""
+    """Digest of pixels, labels, which of them may be used, and what names each picture.
+
+    Of photographs it is their files that count, and how they are read.
+    """
     state = hashlib.sha256()
-    for tensor in (pictures.images, pictures.labels, pictures.has_label, pictures.index):
+    tensors = [pictures.labels, pictures.has_label, pictures.index]
+    if isinstance(pictures.images, Tensor):
+        tensors = [pictures.images, *tensors]
+    else:
+        state.update(repr(pictures.images.rule).encode())
+        state.update(b"".join(pictures.digests()))
+    for tensor in tensors:
         state.update(f"{tuple(tensor.shape)}\n".encode())
         state.update(np.ascontiguousarray(tensor.numpy()).tobytes())
     return state.hexdigest()[:16]
@@ -85,6 +94,8 @@ def content_of(
         "test": pictures_of(source.test),
         "source": digest(classes),
     }
+    if source.validation is not None:
+        content["validation"] = pictures_of(source.validation)
     for what, network in (("student", student), ("teacher", teacher)):
         entry = getattr(recipe, what) or {}
         if isinstance(network, StoredTeacher):
@@ -159,7 +170,11 @@ def fingerprint_of(recipe: Recipe, content: Mapping[str, Any], split: Split) -> 
     pool = [pictures_of(train)] if views.get("mixup") or views.get("cutmix") else None
     # One that is still to be measured is taken from the store.
     precision = {} if "precision" in settings.open else {"precision": settings.precision}
+    apart = {
+        f"{key}_pictures": content[key] for key in ("validation", "unlabelled") if key in content
+    }
     return {
+        **apart,
         "training_pictures": content["train"],
         "test_pictures": content["test"],
         "classes": content["source"],
@@ -249,7 +264,11 @@ def what_counts(said: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str
     """
     counts = {**said, "data": {**said["data"]}, "train": {**said["train"]}}
     if said["data"]["source"] is not None:
-        counts["data"]["source"] = _without(said["data"]["source"], ("root", "path", "download"))
+        counts["data"]["source"] = _without(
+            said["data"]["source"], ("root", "path", "download", "keep")
+        )
+    if "unlabelled" in content:  # a folder
+        counts["data"]["unlabelled"] = True
     for what in ("student", "teacher"):
         if said[what] and what in content:
             counts[what] = _without(said[what], _PLACES)

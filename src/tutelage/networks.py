@@ -37,7 +37,7 @@ def spec_of(source: Source, entry: Mapping[str, Any] | None = None) -> InputSpec
     Raises:
         NetworkError: mean or std has not one number per channel.
     """
-    height, width, own = source.train.images.shape[1:]
+    height, width, own = source.train.shape
     entry = entry or {}
     made = made_for(entry["name"]) if "name" in entry else None
     channels = entry.get("channels", own)

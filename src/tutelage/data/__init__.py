@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tutelage.data import arrays, cifar, digits
+from tutelage.data import arrays, cifar, digits, folder
 from tutelage.data.loader import EvalLoader, TrainLoader
 from tutelage.data.pictures import Pictures, Source
 from tutelage.data.subsets import Split, divide
@@ -24,4 +24,6 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "cifar10": cifar.cifar10,  # official files, 32×32, 10 classes
     "cifar100": cifar.cifar100,  # official files, 32×32, 100 classes
     "arrays": arrays.arrays,  # an .npz file of one's own
+    "folder": folder.folder,  # photographs, a sub-folder per class
+    "manifest": folder.manifest,  # photographs that a CSV file lists
 }

@@ -1,11 +1,15 @@
-"""Pictures in memory: small ones live decoded, as one array of bytes."""
+"""Pictures: small ones live decoded, as one array of bytes; photographs in their files."""
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
+from tutelage.data.photographs import Photographs, in_threads, middle
 from tutelage.errors import DataError
 
 __all__ = ["Pictures", "Source", "pixel_statistics"]
@@ -16,37 +20,98 @@ NO_LABEL = -1
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """Decoded pictures of one size.
+    """Pictures that are shown in one size.
 
     Attributes:
-        images: channels last; 1 (gray) or 3 (RGB) channels.
+        images: channels last, 1 (gray) or 3 (RGB) channels; or files, decoded when looked at.
         labels: class numbers; −1 where there is no label.
         has_label: whether the label may be used.
         index: source number × 2^40 + position in the undivided source; whatever is cut out of a
             source keeps it, so it names the picture in every split.
     """
 
-    images: UInt8[Tensor, "n h w c"]
+    images: UInt8[Tensor, "n h w c"] | Photographs
     labels: Int64[Tensor, " n"]
     has_label: Bool[Tensor, " n"]
     index: Int64[Tensor, " n"]
 
     @classmethod
     def with_labels(
-        cls, images: UInt8[Tensor, "n h w c"], labels: Int64[Tensor, " n"], *, first: int = 0
+        cls,
+        images: UInt8[Tensor, "n h w c"] | Photographs,
+        labels: Int64[Tensor, " n"],
+        *,
+        first: int = 0,
     ) -> "Pictures":
         """Pictures that all have their label, numbered from `first`."""
         index = torch.arange(first, first + len(images))
         known = torch.ones(len(images), dtype=torch.bool)
-        return cls(images.contiguous(), labels, known, index)  # fast only if pixels are in a row
+        if isinstance(images, Tensor):
+            images = images.contiguous()  # fast only if pixels are in a row
+        return cls(images, labels, known, index)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what is shown where nothing is drawn at random."""
+        if isinstance(self.images, Photographs):
+            rule = self.images.rule
+            return rule.size, rule.size, rule.channels
+        height, width, channels = self.images.shape[1:]
+        return height, width, channels
+
+    def shown(self, rows: Int64[Tensor, " m"]) -> UInt8[Tensor, "m h w c"]:
+        """The pictures at these positions, as they are shown where nothing is drawn at random."""
+        if isinstance(self.images, Photographs):
+            return self.images.middle(rows)
+        return self.images[rows]
+
+    def decoded(self) -> "Pictures":
+        """The same pictures in memory, as they are shown where nothing is drawn at random."""
+        images = self.shown(torch.arange(len(self)))
+        return Pictures(images, self.labels, self.has_label, self.index)
+
+    def looks(
+        self,
+        rows: Int64[Tensor, " m"],
+        look: Callable[[UInt8[Tensor, "h w c"], int], UInt8[Tensor, "h2 w2 c"]],
+        *,
+        whole: bool,
+    ) -> UInt8[Tensor, "m h2 w2 c"]:
+        """What `look` makes of each of these pictures, given its pixels and its place among them.
+
+        Args:
+            whole: of photographs it gets all that there is; else what is usually shown of them.
+        """
+        images = self.images
+        if isinstance(images, Photographs):
+            rule = images.rule
+            if whole:
+                return images.looks(rows, look)
+            return images.looks(rows, lambda pixels, place: look(middle(pixels, rule), place))
+        numbers = rows.tolist()
+
+        def one(place: int) -> Tensor:
+            return look(images[numbers[place]], place)
+
+        return torch.stack(in_threads(one, range(len(numbers)))) if numbers else images[rows]
+
+    def digests(self) -> list[bytes]:
+        """Of each picture's pixels, or of its file."""
+        if isinstance(self.images, Photographs):
+            return in_threads(attrgetter("digest"), self.images.files)
+        return [
+            hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            for image in self.images.numpy()
+        ]
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, positions: Int64[Tensor, " m"]) -> "Pictures":
         """A copy of the pictures at these positions, in this order."""
+        photographs = isinstance(self.images, Photographs)
         return Pictures(
-            self.images[positions],
+            self.images.take(positions) if photographs else self.images[positions],
             self.labels[positions],
             self.has_label[positions],
             self.index[positions],
@@ -62,13 +127,23 @@ class Pictures:
         )
 
     def join(self, others: "Pictures") -> "Pictures":
-        """These pictures, then the others."""
+        """These pictures, then the others, which are of the same kind."""
         return Pictures(
-            torch.cat([self.images, others.images]),
+            _joined(self.images, others.images),
             torch.cat([self.labels, others.labels]),
             torch.cat([self.has_label, others.has_label]),
             torch.cat([self.index, others.index]),
         )
+
+
+def _joined(
+    first: UInt8[Tensor, "n h w c"] | Photographs, second: UInt8[Tensor, "m h w c"] | Photographs
+) -> Tensor | Photographs:
+    if isinstance(first, Photographs):
+        assert isinstance(second, Photographs)
+        return first.join(second)
+    assert isinstance(second, Tensor)
+    return torch.cat([first, second])
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +154,7 @@ class Source:
         train, test: pictures of one size; no picture is in both.
         classes: their names, in the order of the class numbers.
         mean, std: of the pixels in [0, 1], one number per channel, for normalization.
+        validation: pictures that are set apart for choices; None if they are to be drawn.
 
     Raises:
         DataError: fewer than two classes, or a label that is none of them.
@@ -89,10 +165,11 @@ class Source:
     classes: tuple[str, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    validation: Pictures | None = None
 
     def __post_init__(self) -> None:
-        assert self.train.images.shape[1:] == self.test.images.shape[1:]
-        assert len(self.mean) == len(self.std) == self.train.images.shape[3]
+        assert self.train.shape == self.test.shape
+        assert len(self.mean) == len(self.std) == self.train.shape[2]
         if len(self.classes) < 2:
             raise DataError(
                 f"A data set needs at least two classes, but this has {len(self.classes)}; "
@@ -100,6 +177,9 @@ class Source:
             )
         _check_labels("training", self.train, len(self.classes))
         _check_labels("test", self.test, len(self.classes))
+        if self.validation is not None:
+            assert self.validation.shape == self.train.shape
+            _check_labels("validation", self.validation, len(self.classes))
 
 
 def _check_labels(name: str, pictures: Pictures, num_classes: int) -> None:

@@ -38,31 +38,31 @@ def divide(
     source: Source,
     *,
     limit: int | None = None,
-    validation: int,
+    validation: int | None = None,
     labelled: int | None = None,
     unlabelled: bool = False,
+    more: Pictures | None = None,
     split_seed: int = 0,
 ) -> Split:
     """Carves validation out of the training pictures and limits the labels of the rest.
 
     Args:
         limit: only the source's first training pictures are used; all if None.
-        validation: this many of them validate, stratified; at least 1.
+        validation: this many of them validate, stratified; at least 1. Of a source that sets some
+            apart, this many of those, or all if None.
         labelled: this many of the rest keep their label, stratified; all if None.
         unlabelled: whether the others are trained on without their label, or left out.
+        more: pictures without labels from elsewhere, that are trained on as well.
         split_seed: another number draws other pictures.
 
     Raises:
-        SettingError: a number is out of range.
+        SettingError: a number is out of range, or validation is missing.
     """
     total = _size("limit", limit, len(source.train), "training pictures")
     train = source.train if total == len(source.train) else source.train.take(torch.arange(total))
-    known = int(train.has_label.sum())
-    _size("validation", validation, known - 1, "labelled pictures, of which one at least must stay")
-    chosen = _mask(train, draw_stratified(train, validation, split_seed, "validation"))
-
-    rest = train.take(_positions(~chosen))
-    count = _size("labelled", labelled, known - validation, "labelled pictures beside validation")
+    rest, apart = _apart(train, source.validation, validation, split_seed)
+    known = int(rest.has_label.sum())
+    count = _size("labelled", labelled, known, "labelled pictures beside validation")
     keep = _mask(rest, draw_stratified(rest, count, split_seed, "labelled"))
     kept = rest.take(_positions(keep))
     if unlabelled and not (~keep).any():
@@ -74,7 +74,29 @@ def divide(
         )
     elif unlabelled:
         kept = kept.join(rest.take(_positions(~keep)).without_labels())
-    return Split(kept, train.take(_positions(chosen)), source.test)
+    if more is not None:
+        kept = kept.join(more)
+    return Split(kept, apart, source.test)
+
+
+def _apart(
+    train: Pictures, given: Pictures | None, validation: int | None, split_seed: int
+) -> tuple[Pictures, Pictures]:
+    """What may be trained on, and what validates."""
+    if given is not None:
+        count = _size("validation", validation, len(given), "pictures that are set apart for it")
+        if count == len(given):
+            return train, given
+        return train, given.take(draw_stratified(given, count, split_seed, "validation"))
+    if validation is None:
+        raise SettingError(
+            "validation is missing: this source sets no pictures apart for choices. Say of how many "
+            "training pictures, such as a tenth of them."
+        )
+    known = int(train.has_label.sum())
+    _size("validation", validation, known - 1, "labelled pictures, of which one at least must stay")
+    chosen = _mask(train, draw_stratified(train, validation, split_seed, "validation"))
+    return train.take(_positions(~chosen)), train.take(_positions(chosen))
 
 
 def draw_stratified(

@@ -24,6 +24,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 from tutelage import rng
+from tutelage.data.looks import DRAWS, MOST_OPERATIONS, Looks
 from tutelage.data.pictures import Pictures
 from tutelage.errors import SettingError
 
@@ -65,9 +66,19 @@ class Views:
         mixup: α of Beta(α, α), the share of the picture in its mean with a partner; 0 for none.
         cutmix: α of Beta(α, α), the share of the picture that is not replaced by a partner's; 0 for
             none. With mixup and cutmix a coin decides.
+        crop_area: a random window of this share of the whole picture, brought to the size that is
+            shown (RandomResizedCrop); [0.08, 1] is usual for photographs, [0.35, 1] gentler. None:
+            the middle.
+        crop_ratio: of such a window, width to height.
+        color_jitter: how far brightness, contrast, saturation and hue may change; [0.4, 0.4, 0.4, 0]
+            is usual.
+        rand_augment: so many of RandAugment's operations, one after the other; 2 is usual.
+        magnitude: of these, 0 to 30.
+        trivial_augment: one operation of random magnitude.
+        erasing: probability of a gray rectangle.
 
     Raises:
-        SettingError: a number is negative.
+        SettingError: a number is outside its range, or two settings exclude each other.
     """
 
     crop_padding: int = 0
@@ -75,8 +86,16 @@ class Views:
     cutout: int = 0
     mixup: float = 0.0
     cutmix: float = 0.0
+    crop_area: tuple[float, float] | None = None
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    color_jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    rand_augment: int = 0
+    magnitude: int = 9
+    trivial_augment: bool = False
+    erasing: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_looks(self)
         for name in ("crop_padding", "cutout", "mixup", "cutmix"):
             value = getattr(self, name)
             if not 0 <= value < float("inf"):
@@ -93,7 +112,7 @@ class Views:
         Raises:
             SettingError: the pictures are too small for these settings.
         """
-        side = min(pictures.images.shape[1:3])
+        side = min(pictures.shape[:2])
         for name, value in (("crop_padding", self.crop_padding), ("cutout", self.cutout)):
             if value >= side:
                 raise SettingError(
@@ -138,11 +157,34 @@ class Views:
         images = images * keep[:, None] + others * (1 - keep)[:, None]
         return images, mix(labels, pool.pictures.labels[partners], share)
 
+    def _looked_at(
+        self, pictures: Pictures, rows: Int64[Tensor, " n"], seed: int, view: Int64[Tensor, " n"]
+    ) -> UInt8[Tensor, "n h w c"]:
+        """What happens to pictures one by one."""
+        looks = Looks(
+            pictures.shape[:2],
+            self.crop_area,
+            self.crop_ratio,
+            self.color_jitter,
+            self.rand_augment,
+            self.magnitude,
+            self.trivial_augment,
+            self.erasing,
+        )
+        if not looks.any:
+            return pictures.shown(rows)
+        draws = rng.uniforms(rng.keys(seed, "view/look", pictures.index[rows], view), (DRAWS,))
+        return pictures.looks(
+            rows,
+            lambda pixels, place: looks.look(pixels, draws[place]),
+            whole=self.crop_area is not None,
+        )
+
     def _augment(
         self, pictures: Pictures, rows: Int64[Tensor, " n"], seed: int, view: Int64[Tensor, " n"]
     ) -> UInt8[Tensor, "n h w c"]:
         """Everything that happens to a picture alone."""
-        images, index = pictures.images[rows], pictures.index[rows]
+        images, index = self._looked_at(pictures, rows, seed, view), pictures.index[rows]
         height, width = images.shape[1:3]
         if self.crop_padding:
             draws = rng.uniforms(rng.keys(seed, "view/crop", index, view), (2,))
@@ -177,6 +219,36 @@ class Views:
             outside = height * width - inside.sum(dim=(1, 2))
             mean = torch.where(cuts, outside.float() / (height * width), mean)
         return torch.where(cuts[:, None, None], keep, mean[:, None, None]), mean
+
+
+def _check_looks(views: Views) -> None:
+    """What `crop_area` and its neighbors may be."""
+    if views.crop_area is not None and not 0 < views.crop_area[0] <= views.crop_area[1] <= 1:
+        raise SettingError(
+            f"crop_area is the smallest and largest share of the picture, between 0 and 1, but is "
+            f"{list(views.crop_area)}; [0.08, 1] is usual."
+        )
+    if not 0 < views.crop_ratio[0] <= views.crop_ratio[1]:
+        raise SettingError(
+            "crop_ratio is the smallest and largest width to height, above 0, but is "
+            f"{list(views.crop_ratio)}; leave it out."
+        )
+    jitter = views.color_jitter
+    if not all(0 <= amount < float("inf") for amount in jitter) or jitter[3] > 0.5:
+        raise SettingError(
+            "color_jitter says how far brightness, contrast, saturation and hue may change: 0 (off) "
+            f"or more, hue at most 0.5, but is {list(jitter)}; [0.4, 0.4, 0.4, 0] is usual."
+        )
+    bounds = {"rand_augment": MOST_OPERATIONS, "magnitude": 30, "erasing": 1}
+    for name, most in bounds.items():
+        if not 0 <= getattr(views, name) <= most:
+            raise SettingError(
+                f"{name} must lie in 0 … {most}, but is {getattr(views, name)}; leave it out."
+            )
+    if views.rand_augment and views.trivial_augment:
+        raise SettingError(
+            "rand_augment and trivial_augment exclude each other, but both are set; leave one out."
+        )
 
 
 def _crop(

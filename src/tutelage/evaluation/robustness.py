@@ -58,7 +58,7 @@ def robustness(
         raise DataError("Robustness needs labels, and none of these pictures has one.")
     if number < 1:
         raise SettingError(f"number must be 1 or more pictures, but is {number}; 2000 is usual.")
-    names = corruptions_for(pictures.images.shape[3]) if names is None else names
+    names = corruptions_for(pictures.shape[2]) if names is None else names
     for name, severity in product(names, severities):
         require(name, severity)
     chosen = pictures.take(draw_stratified(pictures, min(number, known), seed, "robustness"))

@@ -44,7 +44,13 @@ SCHEMA = 1
 
 
 class DataRecipe(BaseModel):
-    """Which pictures, how they are split, and what happens to them on the way."""
+    """Which pictures, how they are split, and what happens to them on the way.
+
+    Attributes:
+        validation: how many pictures validate; of a source that sets some apart null is all those.
+        unlabelled: true trains on pictures whose label `labelled` hides, without it; the name of a
+            folder trains on all pictures in it as well.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     source: Annotated[
@@ -52,9 +58,9 @@ class DataRecipe(BaseModel):
         BeforeValidator(lambda value: or_open(entry_of(DATASETS, "data set"), value)),
     ]
     limit: int | None = None
-    validation: int
+    validation: int | None = None
     labelled: int | None = None
-    unlabelled: bool = False
+    unlabelled: bool | str = False
     split_seed: int = 0
     views: Annotated[
         dict[str, Any],

@@ -314,7 +314,7 @@ def _read_model(model: Path | str, source: Source) -> Network:
     if path.exists() or ":" not in str(model):
         return read_network(path)[0]
     checkpoint, name = parse(str(model))
-    height, width, channels = source.test.images.shape[1:]
+    height, width, channels = source.test.shape
     spec = InputSpec(height, width, channels, source.mean, source.std)
     network = Description(name, {}, len(source.classes), spec).make()
     load_into(network.module, read_state(checkpoint), str(checkpoint))
