@@ -19,13 +19,12 @@ def picture(seed: int, width: int = 40, height: int = 30, tint: int = 0) -> Imag
 
 def album(root: Path, counts: Mapping[str, int], *, first: int = 0) -> Path:
     """Pictures in sub-folders: `train/cat` → how many."""
+    classes = sorted({place.rpartition("/")[2] for place in counts})
     for number, (place, count) in enumerate(sorted(counts.items())):
         folder = root / place
         folder.mkdir(parents=True, exist_ok=True)
         for one in range(count):
             seed = first + 1000 * number + one
-            tint = sorted({key.rpartition("/")[2] for key in counts}).index(
-                place.rpartition("/")[2]
-            )
+            tint = classes.index(place.rpartition("/")[2])
             picture(seed, tint=tint).save(folder / f"{one:03}.png")
     return root

@@ -128,7 +128,7 @@ def test_pictures_are_told_by_pixels_and_labels():
 
 def test_pictures_are_told_by_shape_number_and_hidden_labels():
     pictures = digits(test=500).train
-    lying = replace(pictures, images=pictures.images.reshape(-1, 4, 16, 1))
+    lying = replace(pictures, pixels=pictures.images.reshape(-1, 4, 16, 1))
     hidden = replace(pictures, has_label=pictures.has_label.clone())
     hidden.has_label[9] = False
     renumbered = replace(pictures, index=pictures.index.flip(0))

@@ -218,7 +218,6 @@ def test_what_is_no_override_is_refused(text: str, tmp_path: Path):
         ({"task": 3}, ["task must be a mapping"]),
         ({"taps": ["layer1"]}, ["list of pairs"]),
         ({"data": {"source": "digit", "validation": 5}}, ["'digit'", "did you mean digits?"]),
-        ({"data": {"source": "digits"}}, ["'data.validation' is missing"]),
         ({"data": {"source": "digits", "validation": 9, "views": 4}}, ["views is a mapping"]),
         ({"data": {"source": "digits", "validation": 9, "views": {"flop": 1}}}, ["flip?"]),
         ({"data": {"source": "digits", "validation": 9, "views": {"flip": "no way"}}},

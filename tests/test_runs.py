@@ -260,7 +260,7 @@ def test_a_run_is_not_resumed_on_other_content(
     changed: Any = tuple(f"class {name}" for name in source.classes)
     if part != "source":
         pictures = getattr(source, part)
-        changed = replace(pictures, images=pictures.images.flip(0))
+        changed = replace(pictures, pixels=pictures.images.flip(0))
     name = "classes" if part == "source" else part
     with pytest.raises(DataError, match=f"this has changed: {words}.*--name"):
         resume(runs, data=replace(source, **{name: changed}))

@@ -16,7 +16,6 @@ from tutelage.data import (
     Source,
     Split,
     TrainLoader,
-    Views,
     divide,
 )
 from tutelage.data.folder import ELSEWHERE, unlabelled_folder
@@ -35,7 +34,7 @@ from tutelage.methods import METHODS, Method
 from tutelage.models.network import AnyNetwork, Network
 from tutelage.models.saved import Description
 from tutelage.networks import make_student, make_teacher, teacher_file
-from tutelage.recipes import Recipe, left_open
+from tutelage.recipes import Recipe, left_open, views_of
 from tutelage.tasks import Classification
 from tutelage.teachers import LiveTeacher, StoredTeacher
 from tutelage.teachers.manifest import require_same
@@ -108,6 +107,8 @@ def build(
         content["unlabelled"] = pictures_of(more)
     split = _split(source, recipe, more)
     task = Classification(**recipe.task)
+    labels = split.train.labels[split.train.has_label]
+    task = task.fit(labels, len(source.classes))
     methods = _methods(recipe.methods)
     _check(recipe, source, network, guide, {name: method for name, (method, _) in methods.items()})
     if recipe.train.compile_teacher and guide is None:
@@ -140,11 +141,12 @@ def build(
     settings = recipe.train
     train = TrainLoader(
         split.train,
-        Views(**recipe.data.views),
+        views_of(recipe.data.views),
         batch_size=settings.batch_size,
         labelled_per_batch=settings.labelled_per_batch,
         seed=recipe.seed,
         num_views=recipe.data.num_views,
+        balanced=recipe.data.balanced,
         mix=partial(task.mix_targets, num_classes=len(source.classes)),
     )
     return Built(
@@ -192,16 +194,17 @@ def _unlabelled(source: Source, folder: bool | str) -> Pictures | None:
     """The pictures of a folder, as those of the source are; None if none is named."""
     if isinstance(folder, bool):
         return None
-    images = source.train.images
-    if isinstance(images, Photographs):
-        return unlabelled_folder(folder, images.rule, first=ELSEWHERE)
+    pixels = source.train.pixels
+    if isinstance(pixels, Photographs):
+        return unlabelled_folder(folder, pixels.rule, first=ELSEWHERE)
     height, width, channels = source.train.shape
     if height != width:
         raise DataError(
             f"Unlabelled photographs are shown as squares, but the pictures have {height}×{width} "
             "pixels. Give both as folders."
         )
-    found = unlabelled_folder(folder, Rule(height, height, channels), first=ELSEWHERE)
+    rule = Rule(height, height, 3 if channels == 3 else 1)
+    found = unlabelled_folder(folder, rule, first=ELSEWHERE)
     return found.decoded()
 
 

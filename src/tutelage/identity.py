@@ -39,6 +39,9 @@ __all__ = [
 _PLACES = ("run", "checkpoint", "cache")
 """Keys of a network's entry that say where something lies; what lies there is in the content."""
 
+_OF_SOURCES = ("root", "path", "download", "keep")
+"""Keys of a source that say where it lies, and what of it stays in memory."""
+
 _WATCHING = ("checkpoint_every", "log_every", "trackers", "threads", "device")
 """Settings of training that change no weights; threads and device are parts of their own."""
 
@@ -50,10 +53,10 @@ def pictures_of(pictures: Pictures) -> str:
     """
     state = hashlib.sha256()
     tensors = [pictures.labels, pictures.has_label, pictures.index]
-    if isinstance(pictures.images, Tensor):
-        tensors = [pictures.images, *tensors]
+    if isinstance(pictures.pixels, Tensor):
+        tensors = [pictures.pixels, *tensors]
     else:
-        state.update(repr(pictures.images.rule).encode())
+        state.update(repr(pictures.pixels.rule).encode())
         state.update(b"".join(pictures.digests()))
     for tensor in tensors:
         state.update(f"{tuple(tensor.shape)}\n".encode())

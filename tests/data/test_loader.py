@@ -9,10 +9,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tutelage.data.loader import EvalLoader, TrainLoader
+from tutelage.data.loader import EvalLoader, TrainLoader, _Ahead
 from tutelage.data.pictures import Pictures
 from tutelage.data.views import Views
-from tutelage.errors import NoEffectWarning, SettingError
+from tutelage.errors import DataError, NoEffectWarning, SettingError
 from tutelage.types import Batch
 
 AUGMENTED = Views(crop_padding=1, flip=True)
@@ -238,3 +238,70 @@ def test_evaluation_shows_pictures_as_they_are_again_and_again() -> None:
 def test_evaluation_refuses_empty_batches() -> None:
     with pytest.raises(SettingError, match="batch_size must be 1 or more, but is 0"):
         EvalLoader(pictures(3), batch_size=0)
+
+
+# Classes of unequal size
+
+
+def unequal() -> Pictures:
+    """Of three classes 2, 5 and 9 pictures, and four without a label."""
+    labels = torch.tensor([0] * 2 + [1] * 5 + [2] * 9 + [0] * 4)
+    pictures = Pictures.with_labels(torch.zeros(20, 2, 2, 1, dtype=torch.uint8), labels)
+    return pictures.take(torch.arange(16)).join(
+        pictures.take(torch.arange(16, 20)).without_labels()
+    )
+
+
+def test_balanced_classes_take_turns_and_their_pictures_too():
+    loader = TrainLoader(
+        unequal(), Views(), batch_size=8, labelled_per_batch=6, seed=3, balanced=True
+    )
+    visits: dict[int, list[int]] = {}
+    for step in range(30):
+        batch = loader.batch(step)
+        counts = torch.bincount(batch.targets[:6], minlength=3)
+        assert counts.tolist() == [2, 2, 2]
+        for index, view in zip(batch.index[:6].tolist(), batch.view[:6].tolist(), strict=True):
+            visits.setdefault(index, []).append(view)
+    # 60 visits of each class: 30 of each of two pictures, 12 of five, 6 or 7 of nine
+    assert [len(visits[n]) for n in range(7)] == [30] * 2 + [12] * 5
+    assert {len(visits[n]) for n in range(7, 16)} == {6, 7}
+    assert all(views == list(range(len(views))) for views in visits.values())
+
+
+def test_balanced_batches_are_a_function_of_the_step_and_of_the_seed():
+    loaders = [
+        TrainLoader(unequal(), Views(), batch_size=5, seed=seed, balanced=True)
+        for seed in (0, 0, 1)
+    ]
+    first, again, other = ([loader.batch(n).index for n in (4, 1, 9)] for loader in loaders)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+# Made ahead
+
+
+def test_what_is_made_ahead_is_what_would_be_made_when_asked():
+    made: list[int] = []
+
+    def make(step: int) -> Any:
+        made.append(step)
+        return step * 10
+
+    ahead = _Ahead(make)
+    steps = [0, 1, 2, 7, 8, 3, 3]
+    assert [ahead(step) for step in steps] == [step * 10 for step in steps]
+    assert set(steps) <= set(made)
+
+
+def test_a_failure_ahead_is_told_when_its_batch_is_asked_for():
+    def make(step: int) -> Any:
+        if step == 2:
+            raise DataError("a picture has gone")
+        return step
+
+    ahead = _Ahead(make)
+    assert [ahead(0), ahead(1)] == [0, 1]
+    with pytest.raises(DataError, match="has gone"):
+        ahead(2)

@@ -255,7 +255,7 @@ def test_a_partner_comes_in_a_view_of_its_own() -> None:
     pictures = black_and_white(2)
     striped = pictures.images.clone()
     striped[1, :, :4] = 100
-    pictures = replace(pictures, images=striped)
+    pictures = replace(pictures, pixels=striped)
     alone = Views(crop_padding=2, flip=True)
     number = torch.arange(200)
     images, shares = render(

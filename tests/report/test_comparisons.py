@@ -110,6 +110,16 @@ def test_what_is_fitted_better_than_test_is_noted_in_points():
     assert said.endswith("in points: short +21.0, long +35.5 (1 of 3 seeds).")
 
 
+@pytest.mark.parametrize("apart", [0.0, 0.02])
+def test_balanced_accuracy_is_shown_where_it_says_something_else(apart: float):
+    known = lines(**ACCURACIES)
+    for line in known:
+        student = line["record"]["students"]["student"]
+        student["test"] = {"balanced": student["test_accuracy"] - apart}
+    cells = shown(make_table(spec(*ACCURACIES, controls=CONTROLS), known), "kd")
+    assert cells.get("balanced accuracy %") == ("69.0" if apart else None)
+
+
 def test_gains_are_paired_by_seed():
     row = row_of(table(**ACCURACIES), "kd")
     # kd − short: 6.0, 6.2, 5.8: mean 6.0, deviation 0.2, half-width 4.3027 · 0.2 / √3 = 0.4968

@@ -374,7 +374,7 @@ def test_the_content_of_pictures_is_a_field(teacher: Path, store: Path, part: st
     pictures = getattr(source, part)
     images = pictures.images.clone()
     images[0, 0, 0, 0] ^= 1
-    source = replace(source, **{part: replace(pictures, images=images)})
+    source = replace(source, **{part: replace(pictures, pixels=images)})
     value = stored(asked(teacher), store)
     value["data"] = DATA | {"source": None}
     with pytest.raises(StoreError, match=f"its {'training' if part == 'train' else part} pictures"):

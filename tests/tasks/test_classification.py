@@ -1,12 +1,14 @@
 """Classification: cross-entropy by hand, placeholders that do not count, mixed targets."""
 
 from math import exp, log
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tutelage.errors import SettingError
 from tutelage.tasks import Classification, Task
 
 TASK = Classification()
@@ -94,3 +96,45 @@ def test_example_targets_can_be_scored():
     targets = TASK.example_targets(3)
     assert targets.tolist() == [0, 0, 0]
     assert exp(-loss(targets[:3], torch.tensor([True, False, False]), 1)) == pytest.approx(0.75)
+
+
+# Classes of unequal size
+
+
+def test_balanced_weights_by_hand():
+    task = Classification(class_weights="balanced").fit(torch.tensor([0, 0, 0, 1, 2, 2]), 3)
+    # 6 samples, 3 classes: 6 / (3 · 3), 6 / (3 · 1), 6 / (3 · 2)
+    assert task.class_weights == pytest.approx([2 / 3, 2.0, 1.0])
+    output = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    targets, has_label = torch.tensor([0, 1]), torch.tensor([True, True])
+    losses = -output.log_softmax(dim=1)[[0, 1], [0, 1]]
+    expected = (2 / 3 * losses[0] + 2 * losses[1]) / 2
+    torch.testing.assert_close(task.supervised_loss(output, targets, has_label, 2), expected)
+
+
+def test_weights_of_one_change_nothing_and_mixed_targets_are_weighed_by_class():
+    output = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 2, 1, 2])
+    has_label = torch.ones(4, dtype=torch.bool)
+    plain, same = Classification(), Classification(class_weights=[1.0, 1.0, 1.0]).fit(targets, 3)
+    torch.testing.assert_close(
+        plain.supervised_loss(output, targets, has_label, 4),
+        same.supervised_loss(output, targets, has_label, 4),
+    )
+    weighed = Classification(class_weights=[0.5, 1.0, 3.0]).fit(targets, 3)
+    mixed = plain.mix_targets(targets, targets.flip(0), torch.full((4,), 0.25), 3)
+    expected = -(mixed * torch.tensor([0.5, 1.0, 3.0]) * output.log_softmax(dim=1)).sum() / 4
+    torch.testing.assert_close(weighed.supervised_loss(output, mixed, has_label, 4), expected)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([1.0, -1.0], "must be 0 or more"),
+        ([1.0, 2.0], "has 2 numbers, but there are 3 classes"),
+        ("balanced", "of class 1 there is none"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights: Any, words: str):
+    with pytest.raises(SettingError, match=words):
+        Classification(class_weights=weights).fit(torch.tensor([0, 2]), 3)

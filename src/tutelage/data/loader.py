@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
 import torch
@@ -10,6 +11,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from tutelage import rng
+from tutelage.data.photographs import Photographs
 from tutelage.data.pictures import Pictures
 from tutelage.data.views import Mix, Views
 from tutelage.errors import NoEffectWarning, SettingError
@@ -23,7 +25,7 @@ class TrainLoader:
 
     Pictures with and without labels are two streams, each with an order of its own, new in every
     epoch. A batch holds a fixed number of labelled pictures, which stand first. Within a stream
-    every picture is visited equally often, to within one visit.
+    every picture is visited equally often, to within one visit; with `balanced` every class.
 
     Args:
         pictures: at least one.
@@ -33,6 +35,8 @@ class TrainLoader:
             proportion if None, and at least 1.
         seed: of order and views.
         num_views: a picture's visits cycle through so many views; a new one each visit if None.
+        balanced: labelled pictures of all classes are visited equally often, to within one visit;
+            else all pictures are.
         rank, world_size: this process gets every `world_size`-th picture of the batch.
         mix: makes the targets, if the views mix pictures.
 
@@ -49,6 +53,7 @@ class TrainLoader:
         labelled_per_batch: int | None = None,
         seed: int,
         num_views: int | None = None,
+        balanced: bool = False,
         rank: int = 0,
         world_size: int = 1,
         mix: Mix | None = None,
@@ -79,11 +84,13 @@ class TrainLoader:
         self._num_labelled = _count_labelled(
             batch_size, labelled_per_batch, len(labelled), len(others)
         )
-        streams = [
-            _Stream(labelled, self._num_labelled, seed, "order/labelled"),
-            _Stream(others, batch_size - self._num_labelled, seed, "order/unlabelled"),
-        ]
-        self._streams = [stream for stream in streams if stream.per_batch]
+        others_stream = _Stream(others, batch_size - self._num_labelled, seed, "order/unlabelled")
+        first = _Stream(labelled, self._num_labelled, seed, "order/labelled")
+        if balanced and len(labelled):
+            first = _Balanced(labelled, pictures.labels[labelled], self._num_labelled, seed)
+        self._streams = [stream for stream in (first, others_stream) if stream.per_batch]
+        photographs = isinstance(pictures.pixels, Photographs)
+        self._batch = _Ahead(self._make) if photographs else self._make
 
     @property
     def num_labelled(self) -> int:
@@ -91,7 +98,13 @@ class TrainLoader:
         return self._num_labelled
 
     def batch(self, step: int) -> Batch:
-        """This process's part of the batch of a step; steps count from 0."""
+        """This process's part of the batch of a step; steps count from 0.
+
+        Of photographs the next ones are made meanwhile: they are the same as if they were not.
+        """
+        return self._batch(step)
+
+    def _make(self, step: int) -> Batch:
         visits = [stream.visit(step) for stream in self._streams]
         mine = slice(self._rank, None, self._world_size)
         rows = torch.cat([rows for rows, _ in visits])[mine]
@@ -163,6 +176,66 @@ class _Stream:
             rows.append(part)
             earlier.append(torch.full_like(part, epoch))
         return torch.cat(rows), torch.cat(earlier)
+
+
+class _Balanced:
+    """Labelled pictures, visited so that classes take turns, in a new order each round.
+
+    Each class's pictures are a stream of their own.
+    """
+
+    def __init__(
+        self, rows: Int64[Tensor, " n"], labels: Int64[Tensor, " n"], per_batch: int, seed: int
+    ) -> None:
+        self.per_batch = per_batch
+        self._classes = [
+            _Stream(rows[labels == label], 1, seed, f"order/class/{label}")
+            for label in labels.unique().tolist()
+        ]
+
+        def order(turn: int) -> list[int]:
+            return rng.permutation(seed, "order/classes", turn, len(self._classes)).tolist()
+
+        self._order = lru_cache(maxsize=2)(order)
+
+    def visit(self, step: int) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+        """As `_Stream.visit`."""
+        count = len(self._classes)
+        found = []
+        for place in range(step * self.per_batch, (step + 1) * self.per_batch):
+            turn, slot = divmod(place, count)
+            found.append(self._classes[self._order(turn)[slot]].visit(turn))
+        rows, earlier = zip(*found, strict=True)
+        return torch.cat(rows), torch.cat(earlier)
+
+
+class _Ahead:
+    """Makes the next batches in a thread while one is trained on.
+
+    Args:
+        make: a pure function of the step.
+    """
+
+    def __init__(self, make: Callable[[int], Batch]) -> None:
+        self._make = make
+        self._coming: dict[int, Future[Batch]] = {}
+        self._thread: ThreadPoolExecutor | None = None
+
+    def __call__(self, step: int) -> Batch:
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        ready = self._coming.pop(step, None)
+        wanted = range(step + 1, step + 1 + _DEPTH)
+        for other in [other for other in self._coming if other not in wanted]:
+            self._coming.pop(other).cancel()
+        batch = self._make(step) if ready is None else ready.result()
+        for later in wanted:
+            if later not in self._coming:
+                self._coming[later] = self._thread.submit(self._make, later)
+        return batch
+
+
+_DEPTH = 2
 
 
 def _count_labelled(batch_size: int, asked: int | None, labelled: int, others: int) -> int:

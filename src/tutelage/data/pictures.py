@@ -23,14 +23,14 @@ class Pictures:
     """Pictures that are shown in one size.
 
     Attributes:
-        images: channels last, 1 (gray) or 3 (RGB) channels; or files, decoded when looked at.
+        pixels: channels last, 1 (gray) or 3 (RGB) channels; or files, decoded when looked at.
         labels: class numbers; −1 where there is no label.
         has_label: whether the label may be used.
         index: source number × 2^40 + position in the undivided source; whatever is cut out of a
             source keeps it, so it names the picture in every split.
     """
 
-    images: UInt8[Tensor, "n h w c"] | Photographs
+    pixels: UInt8[Tensor, "n h w c"] | Photographs
     labels: Int64[Tensor, " n"]
     has_label: Bool[Tensor, " n"]
     index: Int64[Tensor, " n"]
@@ -51,24 +51,30 @@ class Pictures:
         return cls(images, labels, known, index)
 
     @property
+    def images(self) -> UInt8[Tensor, "n h w c"]:
+        """All of them as they are shown where nothing is drawn at random; photographs are decoded."""
+        if isinstance(self.pixels, Photographs):
+            return self.pixels.middle(torch.arange(len(self)))
+        return self.pixels
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of what is shown where nothing is drawn at random."""
-        if isinstance(self.images, Photographs):
-            rule = self.images.rule
+        if isinstance(self.pixels, Photographs):
+            rule = self.pixels.rule
             return rule.size, rule.size, rule.channels
-        height, width, channels = self.images.shape[1:]
+        height, width, channels = self.pixels.shape[1:]
         return height, width, channels
 
     def shown(self, rows: Int64[Tensor, " m"]) -> UInt8[Tensor, "m h w c"]:
         """The pictures at these positions, as they are shown where nothing is drawn at random."""
-        if isinstance(self.images, Photographs):
-            return self.images.middle(rows)
-        return self.images[rows]
+        if isinstance(self.pixels, Photographs):
+            return self.pixels.middle(rows)
+        return self.pixels[rows]
 
     def decoded(self) -> "Pictures":
         """The same pictures in memory, as they are shown where nothing is drawn at random."""
-        images = self.shown(torch.arange(len(self)))
-        return Pictures(images, self.labels, self.has_label, self.index)
+        return Pictures(self.images, self.labels, self.has_label, self.index)
 
     def looks(
         self,
@@ -82,36 +88,36 @@ class Pictures:
         Args:
             whole: of photographs it gets all that there is; else what is usually shown of them.
         """
-        images = self.images
-        if isinstance(images, Photographs):
-            rule = images.rule
+        pixels = self.pixels
+        if isinstance(pixels, Photographs):
+            rule = pixels.rule
             if whole:
-                return images.looks(rows, look)
-            return images.looks(rows, lambda pixels, place: look(middle(pixels, rule), place))
+                return pixels.looks(rows, look)
+            return pixels.looks(rows, lambda one, place: look(middle(one, rule), place))
         numbers = rows.tolist()
 
         def one(place: int) -> Tensor:
-            return look(images[numbers[place]], place)
+            return look(pixels[numbers[place]], place)
 
-        return torch.stack(in_threads(one, range(len(numbers)))) if numbers else images[rows]
+        return torch.stack(in_threads(one, range(len(numbers)))) if numbers else pixels[rows]
 
     def digests(self) -> list[bytes]:
         """Of each picture's pixels, or of its file."""
-        if isinstance(self.images, Photographs):
-            return in_threads(attrgetter("digest"), self.images.files)
+        if isinstance(self.pixels, Photographs):
+            return in_threads(attrgetter("digest"), self.pixels.files)
         return [
             hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-            for image in self.images.numpy()
+            for image in self.pixels.numpy()
         ]
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.pixels)
 
     def take(self, positions: Int64[Tensor, " m"]) -> "Pictures":
         """A copy of the pictures at these positions, in this order."""
-        photographs = isinstance(self.images, Photographs)
+        pixels = self.pixels
         return Pictures(
-            self.images.take(positions) if photographs else self.images[positions],
+            pixels.take(positions) if isinstance(pixels, Photographs) else pixels[positions],
             self.labels[positions],
             self.has_label[positions],
             self.index[positions],
@@ -120,7 +126,7 @@ class Pictures:
     def without_labels(self) -> "Pictures":
         """The same pictures; their labels are gone, not only hidden."""
         return Pictures(
-            self.images,
+            self.pixels,
             torch.full_like(self.labels, NO_LABEL),
             torch.zeros_like(self.has_label),
             self.index,
@@ -129,7 +135,7 @@ class Pictures:
     def join(self, others: "Pictures") -> "Pictures":
         """These pictures, then the others, which are of the same kind."""
         return Pictures(
-            _joined(self.images, others.images),
+            _joined(self.pixels, others.pixels),
             torch.cat([self.labels, others.labels]),
             torch.cat([self.has_label, others.has_label]),
             torch.cat([self.index, others.index]),

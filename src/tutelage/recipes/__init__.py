@@ -1,6 +1,7 @@
 """What may be said: recipes are YAML, validated, with every default filled in."""
 
 from tutelage.recipes.entries import settings_of as settings_of
+from tutelage.recipes.entries import views_of as views_of
 from tutelage.recipes.mistakes import first_mistake as first_mistake
 from tutelage.recipes.mistakes import require_plain as require_plain
 from tutelage.recipes.reading import apply_overrides as apply_overrides

@@ -27,6 +27,7 @@ __all__ = [
     "taps_entry",
     "task_entry",
     "views_entry",
+    "views_of",
 ]
 
 
@@ -135,6 +136,11 @@ def strength_entry(value: Any, what: str, more: str = "") -> Any:
             f"the weight of {what} must be a number or a schedule {{kind: …}}{more}, not {value!r}"
         )
     return float(value)
+
+
+def views_of(entry: Mapping[str, Any]) -> Views:
+    """The views that an entry says."""
+    return TypeAdapter(Views).validate_python(dict(entry))
 
 
 def views_entry(value: Any) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class DataRecipe(BaseModel):
         validation: how many pictures validate; of a source that sets some apart null is all those.
         unlabelled: true trains on pictures whose label `labelled` hides, without it; the name of a
             folder trains on all pictures in it as well.
+        balanced: whether labelled pictures of all classes are visited equally often.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,6 +68,7 @@ class DataRecipe(BaseModel):
         BeforeValidator(lambda value: views_entry(value or {})),
     ] = Field(default_factory=lambda: views_entry({}))
     num_views: int | None = None
+    balanced: bool = False
 
 
 class Recipe(BaseModel):

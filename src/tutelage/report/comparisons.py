@@ -40,6 +40,10 @@ from tutelage.stats import (
 __all__ = ["make_tables"]
 
 
+_AS_GOOD_AS_EQUAL = 0.05
+"""Points by which accuracy and balanced accuracy may differ before both are shown."""
+
+
 def make_tables(
     spec: Mapping[str, Any],
     lines: Sequence[Line],
@@ -94,9 +98,17 @@ def _make_table(
     }
     rows = [_row(name, own, trials, controls, chosen[name], timed) for name, own in trials.items()]
     teacher = _teacher(lines, timed)
-    return Table(
-        ([teacher] if teacher else []) + rows, notes(spec, lines, chosen, rows, stale, timed), []
-    )
+    everyone = ([teacher] if teacher else []) + rows
+    if not any(_is_unbalanced(row) for row in everyone):
+        for row in everyone:
+            row.pop("balanced", None)
+    return Table(everyone, notes(spec, lines, chosen, rows, stale, timed), [])
+
+
+def _is_unbalanced(row: Mapping[str, Any]) -> bool:
+    """Whether the mean over classes says something else than the mean over pictures."""
+    known = row.get("accuracy"), row.get("balanced")
+    return None not in known and abs(known[0] - known[1]) >= _AS_GOOD_AS_EQUAL
 
 
 def _points(own: Mapping[int, Line]) -> list[float]:

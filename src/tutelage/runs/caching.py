@@ -22,7 +22,7 @@ from tutelage.identity import fingerprint_of, teacher_fingerprint
 from tutelage.models.network import Network
 from tutelage.networks import teacher_file
 from tutelage.provenance import hardware, versions
-from tutelage.recipes import Recipe
+from tutelage.recipes import Recipe, views_of
 from tutelage.records import alone_in
 from tutelage.runs.keeping import PILOT, Choices, logits_code, map_codes
 from tutelage.runs.measuring import check_teacher, cost
@@ -117,7 +117,7 @@ def _ask(recipe: Recipe) -> tuple[Built, Question]:
             "The recipe names no teacher network that could be asked. Name one, as FILE:NAME or "
             "{run: FOLDER}."
         )
-    views, settings = Views(**recipe.data.views), recipe.train
+    views, settings = views_of(recipe.data.views), recipe.train
     if settings.open:
         raise SettingError(
             f"A store is made in one way, but train.{settings.open[0]} is auto. Say which: "

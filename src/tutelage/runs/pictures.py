@@ -55,7 +55,7 @@ def save_pictures(
 
 def _shown(pictures: Pictures, part: str) -> Arrays:
     return {
-        f"{part}/images": pictures.shown(torch.arange(len(pictures))).numpy(),
+        f"{part}/images": pictures.images.numpy(),
         f"{part}/index": pictures.index.numpy(),
         f"{part}/targets": pictures.labels.numpy(),
     }

@@ -1,6 +1,7 @@
 """Single-label classification: one class out of several."""
 
-from typing import final
+from math import inf
+from typing import Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -21,19 +22,69 @@ class Classification:
 
     Args:
         label_smoothing: share of the target that is spread over all classes, in [0, 1).
+        class_weights: by which the loss of each class's samples is multiplied, one number per
+            class; or "balanced", which `fit` turns into these. Smoothed and mixed targets are
+            weighed class by class. None: all alike.
 
     Raises:
-        SettingError: it lies outside.
+        SettingError: a number lies outside.
     """
 
     kind: OutputKind = "logits"
 
-    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | list[float] | None = None,
+    ) -> None:
         if not 0 <= label_smoothing < 1:
             raise SettingError(
                 f"label_smoothing must lie in [0, 1), but is {label_smoothing}; 0.1 is usual."
             )
-        self.label_smoothing = label_smoothing
+        if isinstance(class_weights, list) and not all(0 <= w < inf for w in class_weights):
+            raise SettingError(
+                f"class_weights must be 0 or more, one per class, but are {class_weights}; "
+                "`balanced` weighs classes against their number of samples."
+            )
+        self.label_smoothing, self.class_weights = label_smoothing, class_weights
+        self._weights: Tensor | None = None
+
+    def fit(self, labels: Int64[Tensor, " m"], num_classes: int) -> "Classification":
+        """The same task with weights for these classes, if it has any.
+
+        Balanced ones are m / (k · m_c): a class's whole weight is the same, and the mean over
+        samples is 1.
+
+        Args:
+            labels: of the training pictures that have one.
+
+        Raises:
+            SettingError: there are not as many weights as classes, or a class has no sample.
+
+        >>> task = Classification(class_weights="balanced")
+        >>> task.fit(torch.tensor([0, 0, 0, 1]), 2).class_weights
+        [0.6666666666666666, 2.0]
+        """
+        weights = self.class_weights
+        if weights is None:
+            return self
+        if weights == "balanced":
+            counts = torch.bincount(labels, minlength=num_classes)
+            if not counts.all():
+                raise SettingError(
+                    "class_weights: balanced needs a labelled picture of every class, but of class "
+                    f"{int(counts.argmin())} there is none. Label some, or leave it out."
+                )
+            weights = (len(labels) / (num_classes * counts.double())).tolist()
+        if len(weights) != num_classes:
+            raise SettingError(
+                f"class_weights has {len(weights)} numbers, but there are {num_classes} classes. "
+                "Give one for each."
+            )
+        made = Classification(label_smoothing=self.label_smoothing, class_weights=list(weights))
+        made._weights = torch.tensor(weights, dtype=torch.float32)
+        return made
 
     def supervised_loss(
         self,
@@ -49,8 +100,15 @@ class Classification:
         """
         if targets.ndim == 1:
             targets = targets.clamp(min=0)  # the placeholder of an unlabelled sample
+        weights = self._weights
+        if weights is not None and weights.device != output.device:
+            weights = self._weights = weights.to(output.device)
         losses = cross_entropy(
-            output, targets, reduction="none", label_smoothing=self.label_smoothing
+            output,
+            targets,
+            weight=weights,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
         )
         return torch.where(has_label, losses, 0).sum() / num_labelled
 
