@@ -3,6 +3,7 @@
 A pack holds sheets of 1,000 pictures: lossless WebP, 25 rows of 40 tiles of 32×32.
 """
 
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,14 @@ def cifar10_train(
 ) -> tuple[UInt8[Tensor, "n 32 32 3"], Int64[Tensor, " n"]]:
     """The first training pictures and their labels, in official order."""
     return _read(shared / "cifar10", "train", num_images)
+
+
+def scene15(shared: Path, folder: Path) -> Path:
+    """Gray photographs of 15 kinds of places: scene15/train and scene15/test, a folder per kind."""
+    (packed,) = (shared / "scene15_subset").glob("*.tar")
+    with tarfile.open(packed) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "scene15"
 
 
 def _read(folder: Path, split: str, num_images: int) -> tuple[Tensor, Tensor]:
