@@ -125,6 +125,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 
 def test_a_folder_that_exists_is_not_overwritten(call: Any, place: Path):
     (place / "runs" / "resnet8").mkdir(parents=True)
+    (place / "runs" / "resnet8" / "recipe.yaml").write_text("schema: 1")
     said = call("distill", "--data", "digits", "--student", "resnet8", "--budget", "1s")
     assert said.code == 2
     assert "resnet8" in said.err

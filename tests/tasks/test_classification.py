@@ -18,7 +18,7 @@ LOGITS = torch.tensor([[log(3), 0.0], [log(3), 0.0], [0.0, log(3)]])
 ALL = torch.ones(3, dtype=torch.bool)
 
 
-def loss(targets: torch.Tensor, has_label: torch.Tensor = ALL, num: float = 3.0, **settings: float):
+def loss(targets: torch.Tensor, has_label: torch.Tensor = ALL, num: float = 3.0, **settings: Any):
     task = Classification(**settings)
     return task.supervised_loss(LOGITS, targets, has_label, num).item()
 

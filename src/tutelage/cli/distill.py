@@ -85,13 +85,13 @@ def distill(
         bool, typer.Option("--dry-run", help="Print the recipe, and train nothing.")
     ] = False,
 ) -> None:
-    """Make a small network of a large one and a folder of pictures, with usual settings.
+    """Make a small network of a large one and a folder of pictures.
 
-    It says what it settles: how many pictures validate, and how many steps there is time for, from
-    a step that it times. The recipe is in the run folder as recipe.yaml, to be changed and run by
-    `tutelage train`. With --control the same student also learns from labels alone, in
-    RUNS/NAME-control, and the report shows both; one run of each proves no gain: `tutelage compare`
-    can.
+    Settings are usual ones. It says what it settles: how many pictures validate, and how many steps
+    there is time for, from a step that it times. The recipe is in the run folder as recipe.yaml, to
+    be changed and run by `tutelage train`. With --control the same student also learns from labels
+    alone, in RUNS/NAME-control, and the report shows both; one run of each proves no gain:
+    `tutelage compare` can.
     """
     called = name or re.sub(r"[^A-Za-z0-9._-]+", "-", Path(student).name)
     folders = [RunFolder(runs / called), *([RunFolder(runs / f"{called}-control")] * control)]

@@ -24,10 +24,7 @@ from tutelage.errors import Interrupted, RecipeError, TutelageError, one_of
 __all__ = ["VERBS", "main"]
 
 VERBS = {
-    "distill": (
-        "distill",
-        "Make a small network of a large one and a folder of pictures, with usual settings.",
-    ),
+    "distill": ("distill", "Make a small network of a large one and a folder of pictures."),
     "train": ("train", "Run a recipe: train, measure, and leave a run folder."),
     "evaluate": ("evaluate", "Show what a run's record says, and check it against its student."),
     "cache": ("cache", "Ask a recipe's teacher once, and store its answers."),

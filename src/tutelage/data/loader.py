@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import Generic, TypeVar
 
 import torch
 from jaxtyping import Int64
@@ -18,6 +19,8 @@ from tutelage.errors import NoEffectWarning, SettingError
 from tutelage.types import Batch
 
 __all__ = ["EvalLoader", "TrainLoader"]
+
+_T = TypeVar("_T")
 
 
 class TrainLoader:
@@ -209,19 +212,19 @@ class _Balanced:
         return torch.cat(rows), torch.cat(earlier)
 
 
-class _Ahead:
+class _Ahead(Generic[_T]):
     """Makes the next batches in a thread while one is trained on.
 
     Args:
         make: a pure function of the step.
     """
 
-    def __init__(self, make: Callable[[int], Batch]) -> None:
+    def __init__(self, make: Callable[[int], _T]) -> None:
         self._make = make
-        self._coming: dict[int, Future[Batch]] = {}
+        self._coming: dict[int, Future[_T]] = {}
         self._thread: ThreadPoolExecutor | None = None
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int) -> _T:
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         ready = self._coming.pop(step, None)

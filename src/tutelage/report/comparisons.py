@@ -107,8 +107,9 @@ def _make_table(
 
 def _is_unbalanced(row: Mapping[str, Any]) -> bool:
     """Whether the mean over classes says something else than the mean over pictures."""
-    known = row.get("accuracy"), row.get("balanced")
-    return None not in known and abs(known[0] - known[1]) >= _AS_GOOD_AS_EQUAL
+    if row.get("accuracy") is None or row.get("balanced") is None:
+        return False
+    return abs(row["accuracy"] - row["balanced"]) >= _AS_GOOD_AS_EQUAL
 
 
 def _points(own: Mapping[int, Line]) -> list[float]:

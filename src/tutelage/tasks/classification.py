@@ -66,10 +66,11 @@ class Classification:
         >>> task.fit(torch.tensor([0, 0, 0, 1]), 2).class_weights
         [0.6666666666666666, 2.0]
         """
-        weights = self.class_weights
-        if weights is None:
+        if self.class_weights is None:
             return self
-        if weights == "balanced":
+        if isinstance(self.class_weights, list):
+            weights = self.class_weights
+        else:
             counts = torch.bincount(labels, minlength=num_classes)
             if not counts.all():
                 raise SettingError(
@@ -82,7 +83,7 @@ class Classification:
                 f"class_weights has {len(weights)} numbers, but there are {num_classes} classes. "
                 "Give one for each."
             )
-        made = Classification(label_smoothing=self.label_smoothing, class_weights=list(weights))
+        made = Classification(label_smoothing=self.label_smoothing, class_weights=weights)
         made._weights = torch.tensor(weights, dtype=torch.float32)
         return made
 
