@@ -31,7 +31,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.layouts: dict[str, Layout | None] = {}
-        self._kept: dict[str, Tensor] | None = None
+        self._kept: dict[str, Any] | None = None
         self._names: set[str] = set()
 
     def attach(self, module: nn.Module, names: Iterable[str], what: str) -> None:
@@ -84,8 +84,8 @@ class Recorder:
         """From here on, outputs are kept."""
         self._kept = {}
 
-    def stop(self) -> dict[str, Tensor]:
-        """Hands out what was kept, as maps, and lets go of it."""
+    def stop(self) -> dict[str, Any]:
+        """Hands out what was kept, maps where it can be read as such, and lets go of it."""
         kept, self._kept = self._kept, None
         assert kept is not None, "stop without start"
         for name, raw in kept.items():
@@ -116,7 +116,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def find_stages(module: nn.Module, images: Tensor) -> list[Stage]:
-    """Finds the stages of a network by one dry run in eval mode; `stages.survey` says what they are.
+    """Finds the stages of a network by a dry run in eval mode; `stages.survey` says what they are.
 
     Args:
         images: as `module` takes them, shape (n, c, h, w).

@@ -137,10 +137,7 @@ class Network(nn.Module):
                 kept = self._recorder.stop()
         for name in taps:
             if name not in kept:
-                raise NetworkError(
-                    f"The sub-module {name!r} is not called in a forward pass, so it cannot be "
-                    "tapped. Choose one that is."
-                )
+                raise NetworkError(_not_kept(name, self.module))
         features = {name: kept[name] for name in taps}
         return Observation(
             pytree.tree_map(_to_float32, output),
@@ -211,6 +208,20 @@ def shape_of(seen: Observation) -> ObservationShape:
         None if not isinstance(seen.output, Tensor) else tuple(seen.output.shape[1:]),
         {name: tuple(value.shape[1:]) for name, value in seen.features.items()},
         {name: shape_of(part) for name, part in seen.subnets.items()},
+    )
+
+
+def _not_kept(name: str, module: nn.Module) -> str:
+    """Why a pass did not come through a tap."""
+    if name in dict(module.named_modules()):
+        return (
+            f"The sub-module {name!r} is not called in a forward pass, so it cannot be tapped. "
+            "Choose one that is."
+        )
+    owner, _, place = name.rpartition(".")
+    return (
+        f"There is no sub-module {name!r} to tap, and {owner!r} puts out no list with an entry "
+        f"{place}, counted from 0. `taps: auto` finds the stages."
     )
 
 
