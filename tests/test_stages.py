@@ -128,6 +128,23 @@ def test_what_is_changed_in_place_is_named_after_what_changed_it_last():
     assert [stage.name for stage in find_stages(module, SQUARE)] == ["2"]
 
 
+class Inferred(nn.Module):
+    """A part that runs in inference mode, as frozen ones may."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return self.part(images)
+
+
+def test_a_part_in_inference_mode_has_stages_too():
+    stages = find_stages(nn.Sequential(Inferred(nn.Conv2d(3, 4, 3, padding=1))), SQUARE)
+    assert [stage.name for stage in stages] == ["0"]
+
+
 # Strides
 
 

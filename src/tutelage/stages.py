@@ -168,7 +168,7 @@ def _watch(module: nn.Module, images: Tensor) -> list[_Call]:
             given = [tensor for value in (*args, *kwargs.values()) for _, tensor in _tensors(value)]
             around = (running[-1][0], *running[-1][0].inside) if running else ()
             call = _Call(name, part, around, [tuple(one.shape) for one in given])
-            running.append((call, {id(one): one._version for one in given}))
+            running.append((call, {id(one): _version(one) for one in given}))
 
         return hook
 
@@ -182,7 +182,7 @@ def _watch(module: nn.Module, images: Tensor) -> list[_Call]:
                 tap = name if element is None else f"{name}.{element}"
                 if element is not None and (tap in names or numbered(part)):
                     tap = ""
-                made = versions.get(id(tensor), -1) < tensor._version
+                made = versions.get(id(tensor), -1) < _version(tensor)
                 shape = tuple(tensor.shape)
                 call.puts.append(_Put(call, tap, number_of(tensor), shape, made, element is None))
             calls.append(call)
@@ -200,6 +200,11 @@ def _watch(module: nn.Module, images: Tensor) -> list[_Call]:
         for handle in handles:
             handle.remove()
     return calls
+
+
+def _version(tensor: Tensor) -> int:
+    """Rises with each change in place; tensors of inference mode keep no count."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def numbered(module: nn.Module) -> bool:
