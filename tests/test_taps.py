@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_small, resnet18
 
 from tutelage.errors import NetworkError
+from tutelage.layouts import Layout
 from tutelage.models import create
 from tutelage.taps import Recorder, Stage, find_stages, pair_stages
 from tutelage.types import Pair
@@ -51,6 +52,21 @@ def test_a_name_is_hooked_once():
     module, recorder = recorded(["first"])
     recorder.attach(module, ["first", "second"], "student")
     assert [len(child._forward_hooks) for child in module] == [1, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["0.1", "second.x", "nowhere.0", "."])
+def test_places_are_counted_behind_sub_modules_without_numbered_ones(name: str):
+    inner = nn.Sequential(chain(), nn.ReLU())
+    with pytest.raises(NetworkError, match="has no sub-module"):
+        Recorder().attach(nn.Sequential(nn.Sequential(inner)), [name], "student")
+
+
+def test_what_is_known_to_be_no_map_is_handed_out_as_one():
+    module, recorder = recorded(["second"])
+    recorder.layouts["second"] = Layout("nhwc")
+    recorder.start()
+    module(torch.rand(2, 1, 8, 6))
+    assert recorder.stop()["second"].shape == (2, 3, 3, 4)
 
 
 def test_a_copy_of_a_network_writes_to_the_copy_of_its_recorder():

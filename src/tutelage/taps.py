@@ -5,30 +5,40 @@ does nothing otherwise. Hooks are registered once, before anything is compiled: 
 inside `forward` breaks the graph, one that is already there does not.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.errors import NetworkError, nearest
+from tutelage.layouts import Layout
+from tutelage.stages import Stage, numbered, survey
 from tutelage.types import Pair
 
 __all__ = ["Recorder", "Stage", "evaluating", "find_stages", "pair_stages", "set_mode"]
 
 
 class Recorder:
-    """Keeps the outputs of named sub-modules while a network is observed."""
+    """Keeps the outputs of named sub-modules while a network is observed.
+
+    Attributes:
+        layouts: name → how its output is a map. Where that is None, or not known yet, outputs are
+            handed out as they are.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[str, Tensor] | None = None
+        self.layouts: dict[str, Layout | None] = {}
+        self._kept: dict[str, Any] | None = None
         self._names: set[str] = set()
 
     def attach(self, module: nn.Module, names: Iterable[str], what: str) -> None:
         """Registers a hook for each name that has none yet.
+
+        A number behind the name of a sub-module without numbered children means one of the tensors
+        that it puts out as a list.
 
         Args:
             what: how errors call the network, such as "student".
@@ -40,29 +50,48 @@ class Recorder:
         for name in names:
             if name in self._names:
                 continue
-            if not name or name not in modules:
+            owner, _, place = name.rpartition(".")
+            is_one_of_several = (
+                name not in modules
+                and owner in modules
+                and place.isdecimal()
+                and not numbered(modules[owner])
+            )
+            if not name or (name not in modules and not is_one_of_several):
                 raise NetworkError(
                     f"The {what} has no sub-module {name!r} to tap; "
                     f"{nearest(name, (known for known in modules if known))}. "
                     "`taps: auto` finds the stages, and `tutelage check` lists them."
                 )
             # No closure: a copy of the network must write into the copy of this recorder.
-            modules[name].register_forward_hook(partial(self._keep, name))
+            if is_one_of_several:
+                modules[owner].register_forward_hook(partial(self._keep, name, int(place)))
+            else:
+                modules[name].register_forward_hook(partial(self._keep, name, None))
             self._names.add(name)
 
-    def _keep(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _keep(
+        self, name: str, place: int | None, module: nn.Module, inputs: Any, output: Any
+    ) -> None:
         del module, inputs
         if self._kept is not None:
-            self._kept[name] = output
+            if place is None:
+                self._kept[name] = output
+            elif isinstance(output, list | tuple) and place < len(output):
+                self._kept[name] = output[place]
 
     def start(self) -> None:
         """From here on, outputs are kept."""
         self._kept = {}
 
-    def stop(self) -> dict[str, Tensor]:
-        """Hands out what was kept and lets go of it."""
+    def stop(self) -> dict[str, Any]:
+        """Hands out what was kept, maps where it can be read as such, and lets go of it."""
         kept, self._kept = self._kept, None
         assert kept is not None, "stop without start"
+        for name, raw in kept.items():
+            layout = self.layouts.get(name)
+            if layout is not None:
+                kept[name] = layout.map_of(raw)
         return kept
 
 
@@ -86,59 +115,14 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         yield
 
 
-class Stage(NamedTuple):
-    """The last map that a network makes at one resolution.
-
-    Attributes:
-        name: of the sub-module that puts it out.
-        shape: channels, height, width.
-        stride: input pixels per location, each side rounded up.
-    """
-
-    name: str
-    shape: tuple[int, int, int]
-    stride: tuple[int, int]
-
-
 def find_stages(module: nn.Module, images: Tensor) -> list[Stage]:
-    """Finds the stages of a network by one dry run in eval mode.
-
-    A stage ends with the last sub-module that puts out a map of its resolution. Maps of a single
-    location are pooled vectors, not stages. Of a sub-module that is called several times only the
-    last call counts, since that is what a tap keeps.
+    """Finds the stages of a network by a dry run in eval mode; `stages.survey` says what they are.
 
     Args:
         images: as `module` takes them, shape (n, c, h, w).
     """
-    maps: dict[str, tuple[int, int, int]] = {}  # in the order in which they are put out
-    handles = []
-
-    def note(name: str):
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            del module, inputs
-            maps.pop(name, None)
-            if isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
-                channels, height, width = output.shape[1:]
-                maps[name] = (channels, height, width)
-
-        return hook
-
-    for name, child in module.named_modules():
-        if name:
-            handles.append(child.register_forward_hook(note(name)))
-    try:
-        with evaluating(module):
-            module(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    last = {shape[1:]: name for name, shape in maps.items()}
-    height, width = images.shape[-2:]
-    return [
-        Stage(name, shape, (math.ceil(height / shape[1]), math.ceil(width / shape[2])))
-        for name, shape in maps.items()
-        if last[shape[1:]] == name
-    ]
+    with evaluating(module):
+        return survey(module, images).stages
 
 
 def pair_stages(student: Iterable[Stage], teacher: Iterable[Stage]) -> tuple[Pair, ...]:

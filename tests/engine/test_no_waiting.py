@@ -49,6 +49,7 @@ IN_EACH_STEP: dict[str, set[str]] = {
         "Distiller._to_pixels",
     },
     "distiller/objective.py": {"Objective.__call__", "Schedule.value", "_now", "part_of"},
+    "layouts.py": {"Layout.map_of"},
     "taps.py": {"Recorder._keep", "Recorder.start", "Recorder.stop"},
     "teachers/live.py": {"LiveTeacher.observe"},
     "models/network.py": {

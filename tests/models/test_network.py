@@ -3,10 +3,14 @@
 import copy
 import gc
 import pickle
+import subprocess
+import sys
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
+from layouts_in_use import ChannelsLast, Several, Takes, Tokens
 from torch import Tensor, nn
 
 from tutelage.errors import NetworkError
@@ -236,3 +240,88 @@ class Lookup(nn.Module):
 def test_a_mistake_inside_the_module_is_not_taken_for_a_missing_tap():
     with pytest.raises(KeyError, match="b"):
         Network(Lookup(), GRAY).dry_run(())
+
+
+# What is no map by itself
+
+
+COLOR = InputSpec(32, 32, 3, (0.0,) * 3, (1.0,) * 3)
+
+
+def test_tokens_are_handed_out_as_maps():
+    network, images = Network(Tokens(2), COLOR).eval(), torch.rand(3, 3, 32, 32)
+    network.tap(["blocks.0", "norm"])
+    seen = network.observe(images, ("blocks.0", "norm")).features
+    module = network.module
+    assert isinstance(module, Tokens)
+    embedded = module.embed(images)
+    front = module.front.expand(3, -1, -1)
+    rows = module.blocks[0](torch.cat([front, embedded.flatten(2).transpose(1, 2)], dim=1))
+    expected = rows[:, 2:].transpose(1, 2).reshape(3, 6, 4, 4)
+    torch.testing.assert_close(seen["blocks.0"], expected)
+    assert seen["norm"].shape == (3, 6, 4, 4)
+    assert network.dry_run(("norm",)).features["norm"].shape == (2, 6, 4, 4)
+    assert [stage.name for stage in network.stages()] == ["blocks"]
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_channels_that_lie_last_are_handed_out_first(channels: int):
+    network, images = Network(ChannelsLast(channels), COLOR).eval(), torch.rand(3, 3, 32, 32)
+    network.tap(["embed", "first"])
+    seen = network.dry_run(("embed", "first")).features
+    assert {name: value.shape for name, value in seen.items()} == {
+        "embed": (2, channels, 8, 8),
+        "first": (2, channels, 8, 8),
+    }
+    module, seen = network.module, network.observe(images, ("first",)).features
+    assert isinstance(module, ChannelsLast)
+    expected = module.first(module.embed(images).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+    torch.testing.assert_close(seen["first"], expected)
+
+
+def test_one_of_several_maps_is_tapped_by_its_place():
+    network, images = Network(Takes(Several()), COLOR), torch.rand(3, 3, 32, 32)
+    network.tap(["inner", "inner.0", "inner.1", "inner.2", "linear.0"])
+    seen = network.dry_run(("inner.0", "inner.1")).features
+    assert [value.shape for value in seen.values()] == [(2, 4, 16, 16), (2, 4, 8, 8)]
+    seen = network.observe(images, ("inner.1",)).features
+    torch.testing.assert_close(seen["inner.1"], network.module.get_submodule("inner")(images)[1])
+    with pytest.raises(NetworkError, match=r"'inner' puts out 2 things.*inner\.0"):
+        network.dry_run(("inner",))
+    for name in ("inner.2", "linear.0"):
+        with pytest.raises(NetworkError, match=f"no sub-module '{name}'.*puts out no list"):
+            network.dry_run((name,))
+
+
+def test_a_copy_knows_how_the_outputs_are_maps():
+    network = Network(Tokens(1), COLOR).eval()
+    network.tap(["blocks"])
+    network.dry_run(("blocks",))
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert other.observe(torch.rand(3, 3, 32, 32), ("blocks",)).features["blocks"].ndim == 4
+
+
+CODE = """
+import torch
+from layouts_in_use import ChannelsLast, Tokens
+from tutelage.models.network import Network
+
+for module, taps in ((Tokens(1), ("blocks.0", "norm")), (ChannelsLast(8), ("embed", "first"))):
+    network, images = Network(module), torch.rand(3, 3, 32, 32)
+    network.tap(taps)
+    network.dry_run(taps, (3, 32, 32))
+    compiled = torch.compile(network.observe, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images, taps), network.observe(images, taps))
+"""
+
+
+def test_taps_compile_as_one_graph():
+    """Without the check of shapes, which `torch.compile` cannot take."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

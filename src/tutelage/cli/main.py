@@ -34,6 +34,7 @@ VERBS = {
         "report",
         "Put records of runs, or of a comparison, into tables and a page.",
     ),
+    "taps": ("taps", "Explain which maps `taps: auto` would pair, and which not."),
     "methods": ("methods", "List the transfer methods, or show the card of one."),
     "models": ("models", "List the networks that a recipe can name, or show one."),
     "recipes": ("recipes", "List, show or copy the recipes in the package; print the schema."),

@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 from tutelage.errors import NetworkError
 from tutelage.models.class_map import ClassMap
 from tutelage.models.depth_dynamic import FULL, DepthDynamic, Seen
-from tutelage.taps import Recorder, Stage, evaluating, find_stages
+from tutelage.stages import Stage, Survey, survey
+from tutelage.taps import Recorder, evaluating
 from tutelage.types import InputSpec, Observation, ObservationShape
 
 __all__ = ["AnyNetwork", "Called", "Network"]
@@ -158,11 +159,14 @@ class Network(nn.Module):
     def observe(self, images: Float[Tensor, "n c h w"], taps: Sequence[str] = ()) -> Observation:
         """One forward pass, with the maps at `taps` (registered before by `tap`).
 
-        Of a network with sub-nets the whole is run, and each of them.
+        Of a network with sub-nets the whole is run, and each of them. How a tap's output is a map
+        is found out once, by a survey of its own, if no dry run came before.
 
         Raises:
             NetworkError: the pass did not come through a tap.
         """
+        if any(name not in self._recorder.layouts for name in taps):
+            self._survey(images.new_full((2, *images.shape[1:]), 0.5), taps)
         subnets: dict[str, Seen] = {}
         if isinstance(self.module, DepthDynamic):
             prepared = self.prepare(images)
@@ -175,10 +179,7 @@ class Network(nn.Module):
                 kept = self._recorder.stop()
         for name in taps:
             if name not in kept:
-                raise NetworkError(
-                    f"The sub-module {name!r} is not called in a forward pass, so it cannot be "
-                    "tapped. Choose one that is."
-                )
+                raise NetworkError(_not_kept(name, self.module))
         features = {name: kept[name] for name in taps}
         return Observation(
             pytree.tree_map(_to_float32, output),
@@ -210,15 +211,22 @@ class Network(nn.Module):
 
     def stages(self, image_size: tuple[int, int, int] | None = None) -> list[Stage]:
         """The candidate taps, from one dry run; of a network with sub-nets, the whole's."""
+        return self._survey(self.example(image_size), ()).stages
+
+    def _survey(self, images: Tensor, taps: Sequence[str]) -> Survey:
+        """Watches a pass of these, and remembers how what was put out is a map."""
         module = self.module
         used = module.in_use if isinstance(module, DepthDynamic) else ""
         if isinstance(module, DepthDynamic):
             module.use(FULL)
         try:
-            return find_stages(module, self.prepare(self.example(image_size)))
+            with evaluating(module):
+                found = survey(module, self.prepare(images))
         finally:
             if isinstance(module, DepthDynamic):
                 module.use(used)
+        self._recorder.layouts |= dict.fromkeys(taps) | found.layouts
+        return found
 
     def dry_run(
         self, taps: Sequence[str], image_size: tuple[int, int, int] | None = None
@@ -226,16 +234,13 @@ class Network(nn.Module):
         """One observation of two gray pictures in eval mode; modes are restored.
 
         Raises:
-            NetworkError: a tap puts out something else than a map, or is never reached.
+            NetworkError: a tap puts out nothing that can be read as a map, or is never reached.
         """
         with evaluating(self):
             seen = self.observe(self.example(image_size), taps)
         for name, value in seen.features.items():
             if not isinstance(value, Tensor) or value.ndim != 4:
-                raise NetworkError(
-                    f"The tap {name!r} puts out no map of shape (n, channels, height, width). "
-                    "Tap a convolution, a block or a stage."
-                )
+                raise NetworkError(_no_map(name, value))
         return seen
 
 
@@ -245,6 +250,34 @@ def shape_of(seen: Observation) -> ObservationShape:
         None if not isinstance(seen.output, Tensor) else tuple(seen.output.shape[1:]),
         {name: tuple(value.shape[1:]) for name, value in seen.features.items()},
         {name: shape_of(part) for name, part in seen.subnets.items()},
+    )
+
+
+def _not_kept(name: str, module: nn.Module) -> str:
+    """Why a pass did not come through a tap."""
+    if name in dict(module.named_modules()):
+        return (
+            f"The sub-module {name!r} is not called in a forward pass, so it cannot be tapped. "
+            "Choose one that is."
+        )
+    owner, _, place = name.rpartition(".")
+    return (
+        f"There is no sub-module {name!r} to tap, and {owner!r} puts out no list with an entry "
+        f"{place}, counted from 0. `taps: auto` finds the stages."
+    )
+
+
+def _no_map(name: str, value: Any) -> str:
+    """Why what a tap puts out cannot be compared."""
+    if isinstance(value, list | tuple):
+        return (
+            f"The tap {name!r} puts out {len(value)} things, and one map is wanted. Tap the "
+            f"sub-module that puts out that map, or, if it has no numbered parts, {name}.0, "
+            f"{name}.1 and so on."
+        )
+    return (
+        f"The tap {name!r} puts out no map of shape (n, channels, height, width), nor one with "
+        "channels last or as tokens. Tap a convolution, a block or a stage."
     )
 
 
