@@ -185,8 +185,8 @@ def test_wrong_places_are_one_sentence(photos: Path, tmp_path: Path):
         with pytest.raises(TutelageError, match="validation is missing: this source sets no"):
             build(validate(recipe(photos, data={"source": source, "views": {}}), "x"))
     value = recipe(photos)
-    value["data"]["source"]["sise"] = 3
-    with pytest.raises(TutelageError, match="'sise' is no key of folder; did you mean size"):
+    value["data"]["source"]["sizze"] = 3
+    with pytest.raises(TutelageError, match="'sizze' is no key of folder; did you mean size"):
         validate(value, "x")
 
 

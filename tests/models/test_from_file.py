@@ -46,7 +46,7 @@ def test_a_function_gets_what_it_takes_of_classes_and_channels_and_its_arguments
 @pytest.mark.parametrize(
     ("function", "arguments", "said"),
     [
-        ("smal", {}, "has no function 'smal'; did you mean small?"),
+        ("smallest", {}, "has no function 'smallest'; did you mean small?"),
         ("words", {}, "returns str, and not a torch.nn.Module"),
         ("broken", {}, r"broken\(\) of .*net.py fails: KeyError: 'weights'"),
         ("small", {"depth": 3}, r"small\(\) of .*fails: TypeError: .*'depth'"),
