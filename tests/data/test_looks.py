@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as limits
 from hypothesis import strategies as st
 from photos import album, picture
 from torch import Tensor
@@ -82,7 +83,7 @@ def test_the_spaces_have_torchvisions_operations_in_its_order():
         assert [_NAMES[name] for name in ours] == list(theirs._AUGMENTATION_SPACE)
 
 
-@settings(max_examples=100)
+@limits(max_examples=100)
 @given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 60), st.floats(0.05, 1.0))
 def test_windows_lie_inside_and_have_the_shape_that_was_asked_for(
     seed: int, height: int, width: int, least: float
@@ -164,7 +165,8 @@ def test_large_pictures_are_the_same_with_any_number_of_threads(tmp_path: Path):
         for one in range(5):
             picture(one, 320, 260, tint=number).save(tmp_path / "ab"[number] / f"{one}.jpg")
     pictures = folder(root=str(tmp_path), size=224, test=0.2).train
-    views = Views(**ALL | {"rand_augment": 8})
+    settings: dict[str, Any] = ALL | {"rand_augment": 8}
+    views = Views(**settings)
     pool, rows = views.prepare(pictures), torch.arange(8)
     found, before = [], torch.get_num_threads()
     try:

@@ -1,7 +1,7 @@
 """One's own photographs: folders of classes, or a CSV file that lists them.
 
-A folder holds `train`, `val` (or `valid`, `validation`) and `test`, each with a sub-folder per class;
-or sub-folders of classes at once, of which a part is then drawn for test.
+A folder holds `train`, `val` (or `valid`, `validation`) and `test`, each with a sub-folder per
+class; or sub-folders of classes at once, of which a part is then drawn for test.
 """
 
 import csv
@@ -29,7 +29,7 @@ ENDINGS = frozenset(
 """What the names of pictures end in."""
 
 ELSEWHERE = 1 << 40
-"""Number of the first picture of a second source, so that none has the number of one of the first."""
+"""Number of the first picture of a second source: none is that of one of the first."""
 
 _FIRST = {"train": 0, "validation": 1 << 38, "test": 1 << 39}
 """Number of the first picture of each part; it does not depend on how many are in the others."""
@@ -204,8 +204,8 @@ def _of_folder(root: Path) -> _Listed:
         named[part] = path
     if "train" not in named:
         raise DataError(
-            f"{root} has a folder {parts[0].name}, but none named train. Add it, or put the classes "
-            "into one folder."
+            f"{root} has a folder {parts[0].name}, but none named train. Add it, or put the "
+            "classes into one folder."
         )
     stray = [path.name for path in below if path not in parts]
     if stray:
@@ -277,8 +277,8 @@ def _refuse_strays(root: Path) -> None:
     strays = [path for path in root.iterdir() if path.is_file() and _is_seen(path)]
     if strays:
         raise DataError(
-            f"In {root}, beside the folders of classes, there are {len(strays)} file(s) of no class "
-            f"(first: {strays[0].name}). Move them away."
+            f"In {root}, beside the folders of classes, there are {len(strays)} file(s) of no "
+            f"class (first: {strays[0].name}). Move them away."
         )
 
 

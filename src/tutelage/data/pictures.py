@@ -52,7 +52,7 @@ class Pictures:
 
     @property
     def images(self) -> UInt8[Tensor, "n h w c"]:
-        """All of them as they are shown where nothing is drawn at random; photographs are decoded."""
+        """All of them, as they are shown where nothing is drawn at random."""
         if isinstance(self.pixels, Photographs):
             return self.pixels.middle(torch.arange(len(self)))
         return self.pixels

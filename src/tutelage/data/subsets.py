@@ -90,8 +90,8 @@ def _apart(
         return train, given.take(draw_stratified(given, count, split_seed, "validation"))
     if validation is None:
         raise SettingError(
-            "validation is missing: this source sets no pictures apart for choices. Say of how many "
-            "training pictures, such as a tenth of them."
+            "validation is missing: this source sets no pictures apart for choices. Say how many "
+            "training pictures are to, such as a tenth of them."
         )
     known = int(train.has_label.sum())
     _size("validation", validation, known - 1, "labelled pictures, of which one at least must stay")

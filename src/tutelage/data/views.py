@@ -70,8 +70,8 @@ class Views:
             shown (RandomResizedCrop); [0.08, 1] is usual for photographs, [0.35, 1] gentler. None:
             the middle.
         crop_ratio: of such a window, width to height.
-        color_jitter: how far brightness, contrast, saturation and hue may change; [0.4, 0.4, 0.4, 0]
-            is usual.
+        color_jitter: how far brightness, contrast, saturation and hue may change;
+            [0.4, 0.4, 0.4, 0] is usual.
         rand_augment: so many of RandAugment's operations, one after the other; 2 is usual.
         magnitude: of these, 0 to 30.
         trivial_augment: one operation of random magnitude.
@@ -236,8 +236,8 @@ def _check_looks(views: Views) -> None:
     jitter = views.color_jitter
     if not all(0 <= amount < float("inf") for amount in jitter) or jitter[3] > 0.5:
         raise SettingError(
-            "color_jitter says how far brightness, contrast, saturation and hue may change: 0 (off) "
-            f"or more, hue at most 0.5, but is {list(jitter)}; [0.4, 0.4, 0.4, 0] is usual."
+            "color_jitter says how far brightness, contrast, saturation and hue may change: 0 "
+            f"(off) or more, hue at most 0.5, but is {list(jitter)}; [0.4, 0.4, 0.4, 0] is usual."
         )
     bounds = {"rand_augment": MOST_OPERATIONS, "magnitude": 30, "erasing": 1}
     for name, most in bounds.items():
