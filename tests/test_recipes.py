@@ -96,7 +96,7 @@ def test_every_default_is_written_out():
         "start": 0.0,
         "end": 1.0,
     }
-    assert written["task"] == {"label_smoothing": 0.0}
+    assert written["task"] == {"label_smoothing": 0.0, "class_weights": None}
     assert written["train"].keys() == {field.name for field in fields(TrainSettings)}
     assert written["train"]["optimizer"]["weight_decay"] == 5e-4
     assert written["train"]["schedule"].keys() > {"name"}

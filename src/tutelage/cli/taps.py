@@ -15,7 +15,7 @@ from tutelage.errors import CheckpointError, NetworkError, RecipeError, SettingE
 from tutelage.models import NETWORKS
 from tutelage.models.network import Network
 from tutelage.models.saved import Description, read_network
-from tutelage.recipes.entries import NETWORK_KEYS, network_entry
+from tutelage.recipes.networks import NETWORK_KEYS, network_entry
 from tutelage.report.tables import align
 from tutelage.taps import Stage, pair_stages
 from tutelage.types import InputSpec

@@ -4,8 +4,8 @@ Which operation with which numbers is drawn from a hash of (seed, index, view), 
 is the same in any thread and any batch. RandomResizedCrop: Szegedy et al., 2015 (arXiv 1409.4842),
 in torchvision's form: ten attempts, then the middle. RandAugment: Cubuk et al., 2019 (arXiv
 1909.13719); TrivialAugment: Müller and Hutter, 2021 (arXiv 2103.10158); both with the operations
-and ranges of torchvision's classes. Random erasing: Zhong et al., 2017 (arXiv 1708.04896), with gray
-127 in the place of the picture's mean.
+and ranges of torchvision's classes. Random erasing: Zhong et al., 2017 (arXiv 1708.04896), with
+gray 127 in the place of the picture's mean.
 """
 
 import math

@@ -8,7 +8,6 @@ pixels. Threads do that: Pillow lets go of Python's lock while it decodes.
 
 import hashlib
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -28,6 +27,9 @@ __all__ = ["MOST_PIXELS", "Photograph", "Photographs", "Rule", "in_threads", "mi
 
 MOST_PIXELS = 100_000_000
 """A picture that claims more is refused unread: it is a mistake, or meant to fill the memory."""
+
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for it."""
 
 _WHITE = (255, 255, 255, 255)
 _T = TypeVar("_T")
@@ -159,20 +161,17 @@ def decode(path: Path, rule: Rule) -> UInt8[Tensor, "h w c"]:
         DataError: it is absent, damaged, too large, or no picture.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd metadata; of bombs we say it ourselves
-            with Image.open(path) as opened:
-                width, height = opened.size
-                if width * height > MOST_PIXELS:
-                    raise DataError(
-                        f"{path} has {width}×{height} pixels, more than the {MOST_PIXELS:,} that "
-                        "are read. Shrink it, or leave it out."
-                    )
-                if opened.format == "JPEG":  # decoded at half, a quarter, …: still twice the side
-                    opened.draft(None, (2 * rule.side, 2 * rule.side))
-                turned = ImageOps.exif_transpose(opened)
-                picture = _colors(turned, rule.channels, path)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises for damage
+        with Image.open(path) as opened:
+            width, height = opened.size
+            if width * height > MOST_PIXELS:
+                raise DataError(
+                    f"{path} has {width}×{height} pixels, more than the {MOST_PIXELS:,} that are "
+                    "read. Shrink it, or leave it out."
+                )
+            if opened.format == "JPEG":  # decoded at half, a quarter, …: still twice the side
+                opened.draft(None, (2 * rule.side, 2 * rule.side))
+            picture = _colors(ImageOps.exif_transpose(opened), rule.channels, path)
+    except _DAMAGE as error:
         raise DataError(f"{path} cannot be read as a picture ({_said(error)}).") from error
     short = min(picture.size)
     if short > rule.side:
