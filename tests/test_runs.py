@@ -489,7 +489,7 @@ def test_other_test_pictures_change_nothing_in_a_choice(teacher: Path, runs: Pat
     source = digits()
     noise = replace(
         source.test,
-        images=torch.randint_like(source.test.images, 256),
+        pixels=torch.randint_like(source.test.images, 256),
         labels=source.test.labels.flip(0),
     )
     value = distilled(teacher, steps=4, evaluate_every=2)

@@ -81,6 +81,7 @@ FIRST_BATCH_ONLY = {("distiller/distiller.py", "Distiller._to_pixels")}
 HOST_CALLS = {"isinstance", "len", "is_compiling", "is_floating_point"}
 HOST_ATTRIBUTES = {
     *("shape", "ndim", "dtype", "device", "training", "spec", "takes_pixels", "kind"),
+    "channels",  # of a spec
     "gate",  # a setting
     "guide",  # a setting
     "detach",  # a setting

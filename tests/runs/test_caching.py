@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny import distilled, recipe, train_teacher
 from torch import nn
 
-from tutelage import build as building
+from tutelage import networks
 from tutelage import identity
 from tutelage.build import Built, build
 from tutelage.data.digits import digits
@@ -165,7 +165,7 @@ def test_no_teacher_network_is_loaded(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("a network was loaded")
 
-    monkeypatch.setattr(building, "read_network", refuse)
+    monkeypatch.setattr(networks, "read_network", refuse)
     built = made(stored(asked(teacher), store))
     assert isinstance(built.teacher, StoredTeacher)
     named = asked(teacher, teacher={"run": str(teacher), "cache": str(store)})

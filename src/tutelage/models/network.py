@@ -165,8 +165,7 @@ class Network(nn.Module):
         Raises:
             NetworkError: the pass did not come through a tap.
         """
-        if any(name not in self._recorder.layouts for name in taps):
-            self._survey(images.new_full((2, *images.shape[1:]), 0.5), taps)
+        self.learn_layouts(images, taps)
         subnets: dict[str, Seen] = {}
         if isinstance(self.module, DepthDynamic):
             prepared = self.prepare(images)
@@ -189,6 +188,15 @@ class Network(nn.Module):
                 for name, seen in subnets.items()
             },
         )
+
+    def learn_layouts(self, images: Float[Tensor, "n c h w"], taps: Sequence[str]) -> None:
+        """Finds out how what these taps put out is a map, once; call before compiling.
+
+        Args:
+            images: like those that it will observe.
+        """
+        if any(name not in self._recorder.layouts for name in taps):
+            self._survey(images.new_full((2, *images.shape[1:]), 0.5), taps)
 
     def example(self, image_size: tuple[int, int, int] | None, count: int = 2) -> Tensor:
         """Gray pictures of the right shape, on the network's device, for a dry run.

@@ -136,6 +136,7 @@ def _frozen(network: Network) -> Callable[[Tensor, Sequence[str]], Observation]:
     compiled = torch.compile(network.observe)
 
     def answer(images: Tensor, taps: Sequence[str]) -> Observation:
+        network.learn_layouts(images, taps)
         # Decided when it is traced, for each shape once; `options` of torch.compile do nothing.
         with config.patch(freezing=True):
             return compiled(images, taps)
