@@ -255,7 +255,8 @@ CASES = {
     ),
     # teacher with another number of classes, without weights, at chance
     "teacher of other classes": good(
-        "teacher={run: runs/three-classes}", says=("teacher's classes are 0, 1, 2", "(10)", "class_map")
+        "teacher={run: runs/three-classes}",
+        says=("teacher's classes are 0, 1, 2", "(10)", "class_map"),
     ),
     "teacher file of other classes": good(
         THREE,

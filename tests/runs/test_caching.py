@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from tiny import distilled, recipe, train_teacher
 from torch import nn
 
-from tutelage import networks
-from tutelage import identity
+from tutelage import identity, networks
 from tutelage.build import Built, build
 from tutelage.data.digits import digits
 from tutelage.errors import DataError, NetworkError, NoEffectWarning, RecipeError, StoreError
