@@ -175,7 +175,7 @@ def test_digits_take_unlabelled_pictures_from_a_folder(tmp_path: Path):
     }
     made = build(validate(value, "x"), with_test=False)
     assert len(made.split.train) == 56
-    assert made.split.train.images.shape[1:] == (8, 8, 1)  # pyright: ignore
+    assert made.split.train.images.shape[1:] == (8, 8, 1)
 
 
 def test_wrong_places_are_one_sentence(photos: Path, tmp_path: Path):

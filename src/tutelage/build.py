@@ -28,6 +28,7 @@ from tutelage.errors import (
     SettingError,
     StoreError,
     TeacherError,
+    first_line,
 )
 from tutelage.identity import code_of, content_of, fingerprint_of, named_teacher, pictures_of
 from tutelage.methods import METHODS, Method
@@ -334,10 +335,10 @@ def _answer(network: Network | StoredTeacher, what: str) -> Any:
         return network.dry_run(()).output
     except (RuntimeError, ValueError, AssertionError) as error:
         assert network.spec is not None
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         raise NetworkError(
-            f"The {what} fails on pictures of {network.spec.height}×{network.spec.width} ({said}). "
-            "Give size: in its entry what it was made for, to which pictures are resized."
+            f"The {what} fails on pictures of {network.spec.height}×{network.spec.width} "
+            f"({first_line(error)}). Give size: in its entry what it was made for, to which "
+            "pictures are resized."
         ) from error
 
 

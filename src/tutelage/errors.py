@@ -23,6 +23,7 @@ __all__ = [
     "StoreError",
     "TeacherError",
     "TutelageError",
+    "first_line",
     "nearest",
     "one_of",
 ]
@@ -103,6 +104,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     listing = f"Known: {', '.join(names)}" if len(names) <= 12 else f"{len(names)} are known"
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     return f"did you mean {close[0]}? {listing}" if close else listing
+
+
+def first_line(error: Exception) -> str:
+    """What somebody else's error says in its first line, without its dot; if nothing, its kind.
+
+    >>> first_line(ValueError("no such size.")), first_line(KeyError())
+    ('no such size', 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def one_of(what: str, name: str, known: Iterable[str], error: type[TutelageError]) -> None:

@@ -15,7 +15,7 @@ from tutelage.models import made_for
 from tutelage.models.checkpoints import load_into, read_state
 from tutelage.models.class_map import ClassMap
 from tutelage.models.from_file import make_from_file
-from tutelage.models.network import AnyNetwork, Network
+from tutelage.models.network import LUMA, AnyNetwork, Network
 from tutelage.models.saved import Description, read_description_of, read_network
 from tutelage.recipes import Recipe, left_open, read_recipe
 from tutelage.recipes.networks import NETWORK_KEYS, TEACHER_KEYS
@@ -25,7 +25,6 @@ from tutelage.types import InputSpec
 __all__ = ["make_student", "make_teacher", "spec_of", "teacher_file"]
 
 _DEEP = 100
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def spec_of(source: Source, entry: Mapping[str, Any] | None = None) -> InputSpec:
@@ -62,7 +61,7 @@ def _statistics(source: Source, channels: int) -> tuple[tuple[float, ...], tuple
         return mean, std
     if len(mean) == 1:
         return mean * channels, std * channels
-    gray = sum(weight * value for weight, value in zip(_LUMA, mean, strict=True))
+    gray = sum(weight * value for weight, value in zip(LUMA, mean, strict=True))
     return (gray,), (sum(std) / len(std),)
 
 

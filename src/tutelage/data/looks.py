@@ -169,41 +169,35 @@ def _bins(first: float, last: float) -> Tensor:
     return torch.linspace(first, last, _BINS)  # rounded as torchvision's
 
 
-def _rand_space(height: int, width: int) -> dict[str, _Range | None]:
+def _space(
+    shear: float, shifts: tuple[float, float], turn: float, change: float, bits: float
+) -> dict[str, _Range | None]:
+    """The operations, in torchvision's order.
+
+    Args:
+        shear, shifts, turn, change, bits: the strongest shear; shift in pixels, across and down;
+            degrees; relative change of color; bits that posterizing takes.
+    """
     return {
         "identity": None,
-        "shear_x": _Range(0.3, True),
-        "shear_y": _Range(0.3, True),
-        "translate_x": _Range(150.0 / 331.0 * width, True),
-        "translate_y": _Range(150.0 / 331.0 * height, True),
-        "rotate": _Range(30.0, True),
-        "brightness": _Range(0.9, True),
-        "color": _Range(0.9, True),
-        "contrast": _Range(0.9, True),
-        "sharpness": _Range(0.9, True),
-        "posterize": _Range(4, False, bits=True),
+        "shear_x": _Range(shear, True),
+        "shear_y": _Range(shear, True),
+        "translate_x": _Range(shifts[0], True),
+        "translate_y": _Range(shifts[1], True),
+        "rotate": _Range(turn, True),
+        **{name: _Range(change, True) for name in ("brightness", "color", "contrast", "sharpness")},
+        "posterize": _Range(bits, False, bits=True),
         "solarize": _Range(0.0, False, first=1.0),
         "autocontrast": None,
         "equalize": None,
     }
 
 
-_TRIVIAL: dict[str, _Range | None] = {
-    "identity": None,
-    "shear_x": _Range(0.99, True),
-    "shear_y": _Range(0.99, True),
-    "translate_x": _Range(32.0, True),
-    "translate_y": _Range(32.0, True),
-    "rotate": _Range(135.0, True),
-    "brightness": _Range(0.99, True),
-    "color": _Range(0.99, True),
-    "contrast": _Range(0.99, True),
-    "sharpness": _Range(0.99, True),
-    "posterize": _Range(6, False, bits=True),
-    "solarize": _Range(0.0, False, first=1.0),
-    "autocontrast": None,
-    "equalize": None,
-}
+def _rand_space(height: int, width: int) -> dict[str, _Range | None]:
+    return _space(0.3, (150.0 / 331.0 * width, 150.0 / 331.0 * height), 30.0, 0.9, 4)
+
+
+_TRIVIAL = _space(0.99, (32.0, 32.0), 135.0, 0.99, 6)
 
 
 def _apply(planes: Tensor, name: str, span: _Range | None, place: int, *, sign: bool) -> Tensor:

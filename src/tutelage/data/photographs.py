@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from tutelage.errors import DataError
+from tutelage.errors import DataError, first_line
 
 __all__ = ["MOST_PIXELS", "Photograph", "Photographs", "Rule", "in_threads", "middle"]
 
@@ -172,7 +172,7 @@ def decode(path: Path, rule: Rule) -> UInt8[Tensor, "h w c"]:
                 opened.draft(None, (2 * rule.side, 2 * rule.side))
             picture = _colors(ImageOps.exif_transpose(opened), rule.channels, path)
     except _DAMAGE as error:
-        raise DataError(f"{path} cannot be read as a picture ({_said(error)}).") from error
+        raise DataError(f"{path} cannot be read as a picture ({first_line(error)}).") from error
     short = min(picture.size)
     if short > rule.side:
         scale = rule.side / short
@@ -196,11 +196,6 @@ def _colors(picture: Image.Image, channels: int, path: Path) -> Image.Image:
         above = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", above.size, _WHITE), above)
     return picture.convert("RGB" if channels == 3 else "L")
-
-
-def _said(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return first.rstrip(".")
 
 
 def middle(pixels: UInt8[Tensor, "h w c"], rule: Rule) -> UInt8[Tensor, "s s c"]:

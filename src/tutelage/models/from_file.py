@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from tutelage.errors import NetworkError, nearest
+from tutelage.errors import NetworkError, first_line, nearest
 
 __all__ = ["file_of", "make_from_file"]
 
@@ -78,5 +78,5 @@ def _run(file: Path) -> Any:
 
 
 def _said(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    kind, said = type(error).__name__, first_line(error)
+    return kind if said == kind else f"{kind}: {said}"

@@ -21,12 +21,13 @@ from tutelage.stages import Stage, Survey, survey
 from tutelage.taps import Recorder, evaluating
 from tutelage.types import InputSpec, Observation, ObservationShape
 
-__all__ = ["AnyNetwork", "Called", "Network"]
+__all__ = ["LUMA", "AnyNetwork", "Called", "Network"]
 
 AnyNetwork = nn.Module | Callable[[Tensor], Any]
 """A module, or anything that makes an output of images: the latter can only teach."""
 
-_RED, _GREEN, _BLUE = 0.299, 0.587, 0.114
+LUMA = (0.299, 0.587, 0.114)
+"""What red, green and blue count in gray (ITU-R BT.601)."""
 
 
 class Called(nn.Module):
@@ -114,7 +115,7 @@ class Network(nn.Module):
             )
         if images.shape[1] == 3 and self.spec.channels == 1:
             red, green, blue = images.unbind(dim=1)
-            images = (_RED * red + _GREEN * green + _BLUE * blue)[:, None]
+            images = (LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue)[:, None]
         size = (self.spec.height, self.spec.width)
         if images.shape[-2:] != size:
             images = interpolate(images, size, mode="bilinear", antialias=True)

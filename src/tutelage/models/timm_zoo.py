@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from torch import nn
 
-from tutelage.errors import NetworkError
+from tutelage.errors import NetworkError, first_line
 
 __all__ = ["Wanted", "library_of", "wanted", "zoo_factory", "zoo_names"]
 
@@ -187,21 +187,16 @@ def _made(what: str, make: Callable[..., nn.Module], *, pretrained: bool) -> nn.
         return make(pretrained=pretrained)
     except (TypeError, AssertionError) as error:
         raise NetworkError(
-            f"{what} cannot be made with these settings ({_first_line(error)}). Correct the "
+            f"{what} cannot be made with these settings ({first_line(error)}). Correct the "
             "arguments, size or number of classes in its entry."
         ) from error
     except Exception as error:  # what libraries and networks raise on the way is documented nowhere
         if not pretrained:
             raise
         raise NetworkError(
-            f"The weights of {what} could not be fetched ({_first_line(error)}). Connect to the "
+            f"The weights of {what} could not be fetched ({first_line(error)}). Connect to the "
             "network, or fetch them elsewhere and name the file: FILE:NAME in the place of NAME."
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__).rstrip(".")
 
 
 @cache
