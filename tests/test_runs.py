@@ -730,7 +730,8 @@ def test_the_teacher_is_judged_on_pictures_of_all_classes(
     monkeypatch.setattr(measuring, "SANITY_PICTURES", 50)
     value = distilled(teacher, data={"source": None, "validation": 300, "labelled": 200})
     built = build(validate(value, "x"), data=replace(source, train=source.train.take(order)))
-    seen = measuring.check_teacher(built, torch.device("cpu"))
-    assert seen is not None
+    checked = measuring.check_teacher(built, torch.device("cpu"))
+    assert checked is not None
+    seen = checked.seen
     assert len(seen.targets) == 50
     assert seen.targets.bincount(minlength=10).min() >= 4

@@ -20,7 +20,8 @@ from tutelage.data import (
 )
 from tutelage.data.folder import ELSEWHERE, unlabelled_folder
 from tutelage.data.photographs import Photographs, Rule
-from tutelage.distiller import Distiller, Schedule, Weight
+from tutelage.distiller import Distiller, Ensemble, Schedule, Weight
+from tutelage.distiller.aggregation import members_of
 from tutelage.errors import (
     DataError,
     NetworkError,
@@ -53,8 +54,9 @@ class Built(NamedTuple):
         recipe: they were built from.
         source, split: pictures.
         student: wrapped with what it wants to be shown; `description` says how to make it anew.
-        teacher: None in a run without one; one that answers from a store is no network. It is what
-            is measured; while training a folded copy of it may answer, see `live_teacher`.
+        teacher: None in a run without one; one that answers from a store is no network; several are
+            an `Ensemble`. It is what is measured; while training a folded copy of it, or of each
+            of its members, may answer, see `live_teacher`.
         distiller: student, teacher, methods and weights.
         train: batches to train on.
         validation, test: pictures as they are; test is None where a choice is being made.
@@ -127,9 +129,11 @@ def build(
         )
     if isinstance(guide, StoredTeacher):
         _check_store(guide, recipe, content, split)
+    live = members_of(guide) if isinstance(guide, Network) else ()
     distiller = Distiller(
         network,
-        live_teacher(recipe, guide) if isinstance(guide, Network) else guide,
+        [live_teacher(recipe, one) for one in live] or guide,
+        aggregator=guide.aggregator if isinstance(guide, Ensemble) else None,
         methods=methods,
         task=task,
         task_weight=_strength(recipe.task_weight),
@@ -232,7 +236,7 @@ def _check_store(
     store, entry = teacher.store, recipe.teacher or {}
     known = store.manifest.fingerprint
     require_same(store.folder, known, fingerprint_of(recipe, content, split))
-    if entry.keys() - {"cache"}:  # what it was made of is named, too
+    if entry.keys() - {"cache"} or recipe.teachers:  # what it was made of is named, too
         named = named_teacher(recipe, content, teacher_file(recipe))
         require_same(store.folder, known, named, "the teacher that the recipe names")
     for part in ("train", "validation", "test"):
@@ -309,13 +313,8 @@ def _check(
     for what, network in (("student", student), ("teacher", teacher)):
         if network is None:
             continue
-        output = _answer(network, what)
-        if output.ndim != 2 or output.shape[1] != classes:
-            raise (TeacherError if what == "teacher" else NetworkError)(
-                f"The {what} puts out {tuple(output.shape[1:])} numbers per picture, but the data "
-                f"has {classes} classes. Take a {what} for these classes"
-                f"{', or give it a class_map' if what == 'teacher' else ''}."
-            )
+        for one in members_of(network) if isinstance(network, Network) else [network]:
+            _check_classes(_answer(one, what), what, classes)
     mixes = recipe.data.views.get("mixup") or recipe.data.views.get("cutmix")
     for name, method in methods.items():
         if method.needs.labels == "none":
@@ -325,6 +324,15 @@ def _check(
                 f"{name} looks at class labels, and with {'mixed pictures' if mixes else 'none'} "
                 "there is no single one. Turn off mixup and cutmix, or leave the method out."
             )
+
+
+def _check_classes(output: Any, what: str, classes: int) -> None:
+    if output.ndim != 2 or output.shape[1] != classes:
+        raise (TeacherError if what == "teacher" else NetworkError)(
+            f"The {what} puts out {tuple(output.shape[1:])} numbers per picture, but the data "
+            f"has {classes} classes. Take a {what} for these classes"
+            f"{', or give it a class_map' if what == 'teacher' else ''}."
+        )
 
 
 def _answer(network: Network | StoredTeacher, what: str) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tutelage.data import DATASETS, Pictures, Source, Split
 from tutelage.data.views import DRAWING
+from tutelage.distiller.aggregation import Ensemble, members_of
 from tutelage.methods import METHODS
 from tutelage.models import library
 from tutelage.models.from_file import file_of
@@ -66,6 +67,8 @@ def pictures_of(pictures: Pictures) -> str:
 
 def weights_of(network: Network) -> str:
     """Digest of a network's weights and buffers, bit for bit; wherever and however they lie."""
+    if isinstance(network, Ensemble):
+        return digest([weights_of(one) for one in network.members])
     state = hashlib.sha256()
     for name, tensor in sorted(network.module.state_dict().items()):
         plain = tensor.detach().cpu().contiguous()
@@ -89,7 +92,7 @@ def content_of(
     Returns:
         "train", "test": pictures; "source": classes, and mean and standard deviation of the pixels;
         "student", "teacher": weights, of those that do not begin at random; of a stored teacher the
-        store's fingerprint, how its answers are coded, and its files.
+        store's fingerprint, how its answers are coded, and its files; of several "members".
     """
     classes = {"classes": source.classes, "mean": source.mean, "std": source.std}
     content: dict[str, Any] = {
@@ -100,21 +103,38 @@ def content_of(
     if source.validation is not None:
         content["validation"] = pictures_of(source.validation)
     for what, network in (("student", student), ("teacher", teacher)):
-        entry = getattr(recipe, what) or {}
         if isinstance(network, StoredTeacher):
             content[what] = _stored(network)
-            continue
-        if network is None:
-            continue
-        if what in given or "run" in entry:
-            content[what] = _described(network)
-        elif "python" in entry:
-            content[what] = _described(network) | {"file": _file(file_of(entry["python"]))}
-        elif "checkpoint" in entry or entry.get("pretrained"):
-            content[what] = weights_of(network)
-        if network.class_map is not None:
-            content["class_map"] = [list(part) for part in network.class_map.parts]
+        elif isinstance(network, Ensemble):
+            content[what] = _ensemble(recipe, network, what in given)
+        elif network is not None:
+            known = _weights_known(getattr(recipe, what) or {}, network, what in given)
+            content |= {} if known is None else {what: known}
+            if network.class_map is not None:
+                content["class_map"] = [list(part) for part in network.class_map.parts]
     return content
+
+
+def _weights_known(entry: Mapping[str, Any], network: Network, given: bool) -> Any:
+    """What tells the weights of a network; None of one that begins at random."""
+    if given or "run" in entry:
+        return _described(network)
+    if "python" in entry:
+        return _described(network) | {"file": _file(file_of(entry["python"]))}
+    if "checkpoint" in entry or entry.get("pretrained"):
+        return weights_of(network)
+    return None
+
+
+def _ensemble(recipe: Recipe, ensemble: Ensemble, given: bool) -> dict[str, Any]:
+    """What tells several teachers."""
+    entries = recipe.teachers or [{}] * len(ensemble.members)
+    members = []
+    for entry, one in zip(entries, ensemble.members, strict=True):
+        parts = None if one.class_map is None else [list(part) for part in one.class_map.parts]
+        members.append({"is": _weights_known(entry, one, given), "class_map": parts})
+    mixing = {"aggregator": _source_of(ensemble.aggregator)} if given else {}
+    return {"members": members, **mixing}
 
 
 def _file(path: Path) -> str:
@@ -141,10 +161,13 @@ def teacher_fingerprint(
     Args:
         file: with its weights; None if it was given as an object.
     """
-    mapped = {"class_map": network.class_map.parts} if network.class_map is not None else {}
+    members = members_of(network)
+    maps = [None if one.class_map is None else one.class_map.parts for one in members]
+    mapped = {"class_map": maps[0] if len(maps) == 1 else maps} if any(maps) else {}
+    specs = [one.spec for one in members]
     return {
         "teacher": weights_of(network),
-        "teacher_spec": digest(network.spec),
+        "teacher_spec": digest(specs[0] if len(specs) == 1 else specs),
         **mapped,
         **named_teacher(recipe, content, file),
     }
@@ -152,8 +175,9 @@ def teacher_fingerprint(
 
 def named_teacher(recipe: Recipe, content: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
     """What can be said of a teacher without loading it: its file, and its settings."""
-    entry = recipe.teacher or {}
-    settings = _without(entry, _PLACES)
+    settings: Any = _without(recipe.teacher or {}, _PLACES)
+    if recipe.teachers:
+        settings = [[_without(one, _PLACES) for one in recipe.teachers], recipe.aggregation]
     found = {"teacher_settings": digest([settings, content["source"]]) if settings else None}
     if file is not None and file.is_file():
         found["teacher_file"] = _file(file)
@@ -238,7 +262,7 @@ def _source_text(kind: Any) -> str:
 def code_of(recipe: Recipe, student: Network, teacher: Network | StoredTeacher | None) -> str:
     """Digest of the source files that shape a run's numbers."""
     networks = [one for one in (student, teacher) if isinstance(one, Network)]
-    makers: list[Any] = [type(one.module) for one in networks]
+    makers: list[Any] = [type(own.module) for one in networks for own in members_of(one)]
     makers += [METHODS[name] for name in recipe.methods]
     if recipe.data.source is not None:
         makers.append(DATASETS[recipe.data.source["name"]])
@@ -250,7 +274,8 @@ def code_of(recipe: Recipe, student: Network, teacher: Network | StoredTeacher |
 
 def _libraries(recipe: Recipe) -> set[str]:
     """Those that the recipe's networks are from, other than ours."""
-    entries = [entry for entry in (recipe.student, recipe.teacher) if entry and "name" in entry]
+    named = (recipe.student, recipe.teacher, *recipe.teachers)
+    entries = [entry for entry in named if entry and "name" in entry]
     return {found for entry in entries if (found := library(entry["name"]))}
 
 
@@ -275,6 +300,8 @@ def what_counts(said: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str
     for what in ("student", "teacher"):
         if said[what] and what in content:
             counts[what] = _without(said[what], _PLACES)
+    if "teacher" in content and said.get("teachers"):
+        counts["teachers"] = [_without(one, _PLACES) for one in said["teachers"]]
     counts["train"] = _without(said["train"], _WATCHING)
     return counts
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from tutelage import rng
 from tutelage.data import Source
+from tutelage.distiller.aggregation import AGGREGATORS, Ensemble
 from tutelage.errors import NetworkError, TeacherError, nearest
 from tutelage.models import made_for
 from tutelage.models.checkpoints import load_into, read_state
@@ -178,19 +179,48 @@ def make_teacher(recipe: Recipe, source: Source, given: AnyNetwork | None) -> Ne
     Args:
         given: takes the place of the recipe's entry.
 
+    Returns:
+        An `Ensemble` of several.
+
     Raises:
         TutelageError: it does not exist, has no weights, or its classes are not the data's.
     """
-    entry = recipe.teacher
     if given is not None:
         network = given if isinstance(given, Network) else Network(given, spec_of(source))
         return network.whole()
-    if entry is None:
+    if recipe.teachers:
+        return _ensemble(recipe, source)
+    if recipe.teacher is None:
         return None
+    return _teacher(recipe.teacher, source, partly=False)
+
+
+def _ensemble(recipe: Recipe, source: Source) -> Ensemble:
+    """Several teachers; each class of the data must be known to one of them."""
+    members = [_teacher(entry, source, partly=True) for entry in recipe.teachers]
+    maps = [member.class_map for member in members]
+    for place, name in enumerate(source.classes):
+        if all(one is not None and not one.parts[place] for one in maps):
+            raise TeacherError(
+                f"No teacher knows the class {name!r}. Every class of the data must be known to "
+                "one of them; extend a class_map, or add a teacher."
+            )
+    assert recipe.aggregation is not None
+    settings = {key: value for key, value in recipe.aggregation.items() if key != "name"}
+    return Ensemble(members, AGGREGATORS[recipe.aggregation["name"]](**settings))
+
+
+def _teacher(entry: Mapping[str, Any], source: Source, *, partly: bool) -> Network:
+    """One teacher.
+
+    Args:
+        partly: whether it may know a part of the classes.
+    """
     if "run" in entry:
         network, description = _of_run(entry, "teacher")
         names = _names(entry.get("classes")) or description.classes
-        return _with_classes(network.whole(), entry, names, description.num_classes, source)
+        number = description.num_classes
+        return _with_classes(network.whole(), entry, names, number, source, partly=partly)
     name = entry.get("name") or entry["python"]
     if "checkpoint" not in entry and not entry.get("pretrained") and "name" in entry:
         raise TeacherError(
@@ -205,7 +235,8 @@ def make_teacher(recipe: Recipe, source: Source, given: AnyNetwork | None) -> Ne
     names = _names(entry.get("classes"))
     known = entry["classes"] if isinstance(entry.get("classes"), int) else len(names) or None
     network = _make(entry, _describe(source, entry, known), "teacher")
-    return _with_classes(network, entry, names, known or len(source.classes), source)
+    number = known or len(source.classes)
+    return _with_classes(network, entry, names, number, source, partly=partly)
 
 
 def _names(classes: Any) -> tuple[str, ...]:
@@ -228,12 +259,15 @@ def _with_classes(
     names: Sequence[str],
     number: int,
     source: Source,
+    *,
+    partly: bool,
 ) -> Network:
     """The teacher with its classes brought to the data's; refuses what would teach others.
 
     Args:
         names: of its classes, if they are known.
         number: of its classes.
+        partly: whether classes of the data may be unknown to it.
     """
     asked = entry.get("class_map")
     if asked is None:
@@ -244,19 +278,26 @@ def _with_classes(
                 "they are called alike, or a list or mapping."
             )
         return network
-    parts = _parts(asked, source.classes)
     numbers = {name: place for place, name in enumerate(names)}
+    parts = _parts(asked, source.classes, numbers, partly=partly)
     resolved = []
     for own, part in zip(source.classes, parts, strict=True):
         many = part if isinstance(part, list | tuple) else [part]
-        resolved.append([_number(one, numbers, own) for one in many])
+        resolved.append([_number(one, numbers, own) for one in many if one is not None])
     return network.with_class_map(ClassMap(resolved, number))
 
 
-def _parts(asked: Any, classes: Sequence[str]) -> list[Any]:
-    """For each class of the data what of the teacher's it is."""
+def _parts(
+    asked: Any, classes: Sequence[str], numbers: Mapping[str, int], *, partly: bool
+) -> list[Any]:
+    """For each class of the data what of the teacher's it is; None where it is unknown to it.
+
+    Args:
+        numbers: of the teacher's classes whose names are known.
+        partly: whether there may be such classes.
+    """
     if asked == "names":
-        return list(classes)
+        return [name if name in numbers or not partly else None for name in classes]
     if isinstance(asked, Mapping):
         for name in asked:
             if name not in classes:
@@ -265,15 +306,15 @@ def _parts(asked: Any, classes: Sequence[str]) -> list[Any]:
                     f"{nearest(name, classes)}."
                 )
         asked = [asked.get(name) for name in classes]
-        if None in asked:
-            raise TeacherError(
-                f"class_map says nothing of the data's class {classes[asked.index(None)]!r}. A "
-                "teacher must know every class that it teaches; add an entry."
-            )
     if len(asked) != len(classes):
         raise TeacherError(
             f"class_map has {len(asked)} entries, but the data has {len(classes)} classes. Give "
             "one for each, in their order."
+        )
+    if None in asked and not partly:
+        raise TeacherError(
+            f"class_map says nothing of the data's class {classes[asked.index(None)]!r}. A "
+            "single teacher must know every class of the data; add an entry."
         )
     return list(asked)
 

@@ -93,10 +93,12 @@ class TransferBatch:
 
     Attributes:
         student: with gradient.
-        teachers: detached.
+        teachers: detached; of several the one answer that an aggregator made of theirs.
         targets, has_label, index, view: as in `Batch`; index and view are None in a loop that does
             not give them.
         seed: of the run; methods do not use it, they call `draw`.
+        members: where several teachers were aggregated, what each of them made of the batch; maps
+            of the first alone.
     """
 
     student: Observation
@@ -106,6 +108,7 @@ class TransferBatch:
     index: Int64[Tensor, " n"] | None
     view: Int64[Tensor, " n"] | None
     seed: int
+    members: tuple[Observation, ...] = ()
 
     def draw(self, name: str, shape: tuple[int, ...] = ()) -> Float[Tensor, "n ..."]:
         """Uniform numbers in [0, 1), a pure function of (seed, name, index, view).

@@ -207,7 +207,7 @@ class Trials:
 
     def _measured_teacher(self, recipe: Recipe, parts: Mapping[str, Any]) -> dict[str, Any] | None:
         """The entry of the same teacher, measured on the same as now, in a complete line."""
-        if not self._extras.keys or recipe.teacher is None:
+        if not self._extras.keys or not (recipe.teacher or recipe.teachers):
             return None
         wanted = _conditions(plain(recipe), parts)
         now = {key: measuring_code(key) for key in self._extras.keys}
@@ -338,7 +338,8 @@ def _conditions(recipe: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str
     """What a teacher's numbers depend on."""
     how = {key: recipe["train"][key] for key in ("precision", "channels_last")}
     shown = {key: parts["content"].get(key) for key in ("teacher", "test", "source")}
-    return how | shown | {"entry": recipe["teacher"], **{key: parts[key] for key in _MACHINE}}
+    who = {key: recipe.get(key) for key in ("teacher", "teachers", "aggregation")}
+    return how | shown | who | {key: parts[key] for key in _MACHINE}
 
 
 def _end(line: Line) -> str:

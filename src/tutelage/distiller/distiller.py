@@ -4,6 +4,7 @@ It fits into any loop: `examples/own_loop.py` is one of ten lines. The engine us
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, final
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tutelage import rng
+from tutelage.distiller.aggregation import Aggregator, Uniform, known_classes
 from tutelage.distiller.objective import Objective, Schedule, Weight
 from tutelage.errors import NetworkError, SettingError, TeacherError
 from tutelage.methods._base import Method
@@ -19,11 +21,13 @@ from tutelage.models.network import AnyNetwork, Network, shape_of
 from tutelage.taps import Stage, pair_stages
 from tutelage.tasks import Classification, Task
 from tutelage.teachers import LiveTeacher, Teacher
-from tutelage.types import Batch, Pair, Shapes, Terms, TransferBatch
+from tutelage.types import Batch, Observation, Pair, Shapes, Terms, TransferBatch
 
 __all__ = ["Distiller", "Output"]
 
 SUPERVISED = "supervised"
+AGGREGATOR = "aggregator"
+"""How findings and checkpoints call it; no method may be called so."""
 
 
 class Output(NamedTuple):
@@ -49,9 +53,10 @@ class Distiller(nn.Module):
         student: any module from images to an output. A `Network` is given pixels in [0, 1] and
             normalizes by itself; another module is given the images as they come.
         teacher: likewise; or any callable from images to an output; or an object with the
-            `Teacher` interface; or None, for labels alone or
-            methods in which the student teaches itself. It is put into eval mode, frozen, and
-            becomes no part of this module. It is not run if no method asks for a teacher.
+            `Teacher` interface; or a list of several of these, over the same classes (a class that
+            one does not know has the logit -∞ with it); or None, for labels alone or methods in
+            which the student teaches itself. It is put into eval mode, frozen, and becomes no part
+            of this module. It is not run if no method asks for a teacher.
         methods: name → (method, weight). See `distiller.objective.Weight`. Learned parts come to
             be where the student is, in its precision.
         task: what outputs mean; classification unless said.
@@ -65,10 +70,13 @@ class Distiller(nn.Module):
         seed: of learned parts and of all randomness in methods.
         image_size: (channels, height, width) of the images, needed where neither network is a
             `Network` with an input spec.
+        aggregator: makes one answer of several teachers'; `Uniform` unless said. Methods look at
+            the maps of the first.
 
     Attributes:
         student: the `Network` that is trained.
         methods: name → method.
+        aggregator: None unless there are several teachers.
         pairs: the taps that correspond, if a method asked for pairs.
         term_names: the keys of `Output.terms`, in order.
 
@@ -82,7 +90,7 @@ class Distiller(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: AnyNetwork | Teacher | None = None,
+        teacher: AnyNetwork | Teacher | Sequence[AnyNetwork | Teacher] | None = None,
         *,
         methods: Mapping[str, tuple[Method, Weight]] | None = None,
         task: Task | None = None,
@@ -92,6 +100,7 @@ class Distiller(nn.Module):
         taps: Literal["auto"] | Sequence[tuple[str, str]] = "auto",
         seed: int = 0,
         image_size: tuple[int, int, int] | None = None,
+        aggregator: Aggregator | None = None,
     ) -> None:
         super().__init__()
         methods = methods or {}
@@ -99,8 +108,14 @@ class Distiller(nn.Module):
         self.methods = _as_modules({name: method for name, (method, _) in methods.items()})
         # A plain tuple: teachers are no sub-modules. One that no method asks is not run.
         wanted = any(method.needs.teachers for method, _ in methods.values())
-        given = () if teacher is None or not wanted else (teacher,)
+        given = _listed(teacher) if wanted else ()
         self._teachers = tuple(_as_teacher(one, self.student) for one in given)
+        if aggregator is not None and wanted and len(given) < 2:
+            raise TeacherError(
+                f"An aggregator makes one answer of several teachers', and {len(given)} are given. "
+                "Give more, or leave it out."
+            )
+        self.aggregator = (aggregator or Uniform()) if len(given) > 1 else None
         self.task: Task = task or Classification()
         self.seed = seed
         self._normalized = input_normalized is not None
@@ -111,11 +126,14 @@ class Distiller(nn.Module):
 
         for name, (method, _) in methods.items():
             self._check_needs(name, method)
+        if AGGREGATOR in methods:
+            raise SettingError(f"No method may be called {AGGREGATOR!r}. Choose another name.")
         self.pairs = self._choose_pairs(taps)
         self._taps_s, self._taps_t = self._choose_taps(self.pairs)
         self.student.tap(self._taps_s, "student")
-        for one in self._teachers:
-            one.tap(self._taps_t, self._image_size)
+        for one, taps_of_one in zip(self._teachers, self._taps_of_each(), strict=True):
+            one.tap(taps_of_one, self._image_size)
+        self._build_aggregator()
         dry = self._dry_run()
         shapes = Shapes(
             shape_of(dry.student), tuple(shape_of(seen) for seen in dry.teachers), self.pairs
@@ -131,6 +149,8 @@ class Distiller(nn.Module):
         terms = self._method_terms(dry)
         first = next(self.student.parameters(), torch.empty(0))
         self.methods.to(first.device, first.dtype)
+        if self.aggregator is not None:
+            self.aggregator.to(first.device, first.dtype)
         weights = {name: weight for name, (_, weight) in methods.items()}
         self._objective = Objective(task_weight, weights, terms, subnet_weight=subnet_weight)
         self.term_names = (
@@ -160,9 +180,9 @@ class Distiller(nn.Module):
             )
 
     def stages(self) -> tuple[list[Stage], list[Stage]]:
-        """The candidate taps of student and teacher (none without a teacher)."""
+        """The candidate taps of student and first teacher (none without a teacher)."""
         found = self.student.stages(self._image_size)
-        return found, [stage for one in self._teachers for stage in one.stages(self._image_size)]
+        return found, [s for one in self._teachers[:1] for s in one.stages(self._image_size)]
 
     def _wanted(self) -> set[str]:
         return {method.needs.taps for _, method in self.named_methods()}
@@ -192,14 +212,59 @@ class Distiller(nn.Module):
                 names_t += [stage.name for stage in stages_t]
         return tuple(dict.fromkeys(names_s)), tuple(dict.fromkeys(names_t))
 
+    def _taps_of_each(self) -> list[tuple[str, ...]]:
+        """Of every teacher: the first is looked into, the others answer."""
+        return [self._taps_t if number == 0 else () for number in range(len(self._teachers))]
+
+    def _build_aggregator(self) -> None:
+        if self.aggregator is None:
+            return
+        if self.task.kind not in self.aggregator.outputs:
+            raise SettingError(
+                f"The aggregator mixes outputs of the kind {' or '.join(self.aggregator.outputs)}, "
+                f"but the task's are {self.task.kind}. Choose one for that kind."
+            )
+        seen_t, seen_s = self._dry_answers(), self.student.dry_run((), self._image_size)
+        shapes = {shape_of(seen).output for seen in seen_t}
+        if len(shapes) > 1:
+            raise TeacherError(
+                f"The teachers answer in the shapes {sorted(map(str, shapes))}, and one answer is "
+                "made of theirs. Give each the same classes, by a class_map."
+            )
+        with rng.part(self.seed, "aggregator"):
+            self.aggregator.build([shape_of(seen) for seen in seen_t], shape_of(seen_s))
+        known = torch.stack([known_classes(seen.output) for seen in seen_t]).any(dim=0)
+        if not known.all():
+            raise TeacherError(
+                f"No teacher knows class {int((~known).nonzero()[0])}. Every class of the data "
+                "must be known to one of them."
+            )
+
+    def _dry_answers(self) -> tuple[Observation, ...]:
+        return tuple(
+            one.dry_run(taps, self._image_size)
+            for one, taps in zip(self._teachers, self._taps_of_each(), strict=True)
+        )
+
+    def _together(
+        self, answers: tuple[Observation, ...], student: Observation
+    ) -> tuple[tuple[Observation, ...], tuple[Observation, ...]]:
+        """What methods see of the teachers, and of each where there are several."""
+        if self.aggregator is None:
+            return answers, ()
+        return (self.aggregator(answers, student),), answers
+
     def _dry_run(self) -> TransferBatch:
         seen_s = self.student.dry_run(self._taps_s, self._image_size)
-        seen_t = tuple(one.dry_run(self._taps_t, self._image_size) for one in self._teachers)
+        seen_t = self._dry_answers()
         targets = self.task.example_targets(2)
         number = torch.zeros(2, dtype=torch.int64)
         has_label = torch.ones(2, dtype=torch.bool)
         dry = TransferBatch(seen_s, seen_t, targets, has_label, number, number, self.seed)
-        return pytree.tree_map(_like_new_parts, dry)
+        dry = pytree.tree_map(_like_new_parts, dry)
+        with torch.no_grad():
+            together, members = self._together(dry.teachers, dry.student)
+        return replace(dry, teachers=together, members=members)
 
     def _method_terms(self, dry: TransferBatch) -> dict[str, list[str]]:
         with torch.no_grad():
@@ -211,6 +276,22 @@ class Distiller(nn.Module):
         """Of the student and of learned parts of methods; never of a teacher."""
         return (parameter for parameter in self.parameters() if parameter.requires_grad)
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The same for an optimizer: a group for all, and one for an aggregator's parameters.
+
+        "lr_factor" of a group says what its learning rate is, times the run's.
+        """
+        own = () if self.aggregator is None else self.aggregator.parameters()
+        apart = {id(parameter) for parameter in own}
+        trained = list(self.trainable_parameters())
+        groups: list[dict[str, Any]] = [
+            {"params": [one for one in trained if id(one) not in apart], "lr_factor": 1.0}
+        ]
+        others = [one for one in trained if id(one) in apart]
+        if self.aggregator is not None and others:
+            groups.append({"params": others, "lr_factor": self.aggregator.lr_factor})
+        return groups
+
     @property
     def teacher_taps(self) -> tuple[str, ...]:
         """The teacher's sub-modules whose maps methods look at."""
@@ -221,6 +302,12 @@ class Distiller(nn.Module):
         for name, method in self.methods.items():
             assert isinstance(method, Method)
             yield name, method
+
+    def deciding(self) -> Iterator[tuple[str, Method | Aggregator]]:
+        """Who may decide something between phases: the methods, and then the aggregator."""
+        yield from self.named_methods()
+        if self.aggregator is not None:
+            yield AGGREGATOR, self.aggregator
 
     def _require_no_labels(self) -> None:
         for name, method in self.named_methods():
@@ -303,11 +390,20 @@ class Distiller(nn.Module):
         return Output(loss, flat, pytree.tree_map(_detached, output))
 
     def weighted_terms(
-        self, method: str, terms: Sequence[str], seen: TransferBatch, progress: float
+        self, part: str, terms: Sequence[str], seen: TransferBatch, progress: float
     ) -> Float[Tensor, ""]:
-        """The weighted sum of some of one method's terms; what a step on these alone descends."""
-        values = self.methods[method](seen)
-        chosen = {method: {name: values[name] for name in terms}}
+        """The weighted sum of some terms; what a step on these alone descends.
+
+        Args:
+            part: the method whose terms these are; or "aggregator", with terms of all methods.
+            terms: as the method names them; with "aggregator" as `term_names` does.
+        """
+        chosen: dict[str, Terms] = {}
+        for name, method in self.named_methods():
+            own = terms if name == part else _terms_of(name, terms) if part == AGGREGATOR else ()
+            if name == part or own:
+                values = method(seen)
+                chosen[name] = {term: values[term] for term in own}
         return self._objective(torch.zeros((), device=seen.has_label.device), chosen, progress)
 
     def observe(
@@ -335,13 +431,28 @@ class Distiller(nn.Module):
         seen_t = tuple(
             one.observe(
                 Batch(pixels if one.takes_pixels else images, targets, has_label, index, view),
-                self._taps_t,
+                taps,
             )
-            for one in self._teachers
+            for one, taps in zip(self._teachers, self._taps_of_each(), strict=True)
         )
         shown = images if self.student.spec is None else pixels
         seen_s = self.student.observe(shown, self._taps_s)
-        return TransferBatch(seen_s, seen_t, targets, has_label, index, view, self.seed)
+        together, members = self._together(seen_t, seen_s)
+        return TransferBatch(seen_s, together, targets, has_label, index, view, self.seed, members)
+
+
+def _terms_of(method: str, names: Iterable[str]) -> list[str]:
+    """Of full names of terms those of one method, as it names them."""
+    prefix = f"{method}."
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+
+
+def _listed(
+    teacher: AnyNetwork | Teacher | Sequence[AnyNetwork | Teacher] | None,
+) -> tuple[AnyNetwork | Teacher, ...]:
+    if teacher is None:
+        return ()
+    return tuple(teacher) if isinstance(teacher, list | tuple) else (teacher,)  # pyright: ignore
 
 
 def _as_modules(methods: Mapping[str, nn.Module]) -> nn.ModuleDict:

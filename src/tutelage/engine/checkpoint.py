@@ -81,8 +81,8 @@ def save_checkpoint(
         "schedule": {key: schedule.state_dict()[key] for key in _SCHEDULE},
         "structure": {
             name: structure
-            for name, method in distiller.named_methods()
-            if (structure := method.structure()) is not None
+            for name, part in distiller.deciding()
+            if (structure := part.structure()) is not None
         },
     }
     detached = {name: _alone(value) for name, value in tensors.items()}
@@ -109,9 +109,9 @@ def restore(
         return Progress(), {}
     path = folder.checkpoints[-1]
     tensors, values = _read(path)
-    for name, method in distiller.named_methods():
+    for name, part in distiller.deciding():
         if name in values["structure"]:
-            method.restore_structure(values["structure"][name])
+            part.restore_structure(values["structure"][name])
     keep_only(optimizer, distiller.trainable_parameters())
     try:
         distiller.load_state_dict(_under("model.", tensors))

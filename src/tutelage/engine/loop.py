@@ -179,7 +179,7 @@ class Session:
         self._kept_memory = settings.keep_memory and keep_freed_memory()
         if settings.channels_lie_last:
             distiller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self._raw, self._schedule = make_optimizer(distiller.trainable_parameters(), settings)
+        self._raw, self._schedule = make_optimizer(distiller.parameter_groups(), settings)
         self._accelerator = _accelerator(settings, device, folder)
         if settings.compile:
             for teacher in distiller.teachers:

@@ -3,7 +3,7 @@
 The signatures here are what a recipe may say of them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -22,10 +22,11 @@ from tutelage.errors import SettingError
 __all__ = ["OPTIMIZERS", "SCHEDULES", "keep_only", "make_optimizer"]
 
 Parameters = Iterable[nn.Parameter]
+Groups = Iterable[dict[str, Any]]
 
 
 def sgd(
-    parameters: Parameters,
+    groups: Groups,
     *,
     lr: float = 0.1,
     momentum: float = 0.9,
@@ -34,7 +35,7 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent with momentum."""
     return SGD(
-        list(parameters),
+        list(groups),
         lr=lr,
         momentum=momentum,
         nesterov=nesterov and momentum > 0,
@@ -44,14 +45,14 @@ def sgd(
 
 
 def adamw(
-    parameters: Parameters,
+    groups: Groups,
     *,
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.01,
 ) -> Optimizer:
     """Adam with decoupled weight decay."""
-    return AdamW(list(parameters), lr=lr, betas=betas, weight_decay=weight_decay, foreach=True)
+    return AdamW(list(groups), lr=lr, betas=betas, weight_decay=weight_decay, foreach=True)
 
 
 def one_cycle(
@@ -106,21 +107,29 @@ SCHEDULES: dict[str, Callable[..., LRScheduler]] = {
 
 
 def make_optimizer(
-    parameters: Parameters, settings: TrainSettings
+    parameters: Parameters | Sequence[Mapping[str, Any]], settings: TrainSettings
 ) -> tuple[Optimizer, LRScheduler]:
     """The optimizer and the schedule of a run.
+
+    Args:
+        parameters: or groups of them, as `Distiller.parameter_groups` gives; the learning rate of a
+            group is the run's times its "lr_factor".
 
     Raises:
         SettingError: a setting is out of range, or nothing is to be trained.
     """
     trained = list(parameters)
-    if not trained:
+    groups = [dict(one) for one in trained if isinstance(one, Mapping)] or [{"params": trained}]
+    factors = [group.pop("lr_factor", 1.0) for group in groups]
+    if not any(len(group["params"]) for group in groups):
         raise SettingError("Nothing is to be trained: the student's parameters are all frozen.")
     optimizer, schedule = settings.optimizer, settings.schedule
     try:
-        made = OPTIMIZERS[optimizer["name"]](trained, **_without_name(optimizer))
+        made = OPTIMIZERS[optimizer["name"]](groups, **_without_name(optimizer))
     except (ValueError, ZeroDivisionError) as error:
         raise SettingError(_refusal("optimizer", optimizer, error)) from None
+    for group, factor in zip(made.param_groups, factors, strict=True):
+        group["lr"] *= factor
     try:
         return made, SCHEDULES[schedule["name"]](made, settings.steps, **_without_name(schedule))
     except (ValueError, ZeroDivisionError) as error:

@@ -35,7 +35,7 @@ def end_phase(
     progress: float,
     autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Findings]:
-    """Lets every method decide.
+    """Lets every method decide, and then the aggregator.
 
     Args:
         held_out: validation pictures.
@@ -45,12 +45,12 @@ def end_phase(
         autocast: makes the context of the run's precision.
 
     Returns:
-        Method → what it found; methods that decide nothing are left out.
+        Method, or "aggregator" → what it found; who decides nothing is left out.
     """
     found = {}
-    for name, method in distiller.named_methods():
+    for name, part in distiller.deciding():
         phase = _Phase(distiller, name, number, held_out, training, lr, progress, autocast)
-        findings = method.end_phase(phase)
+        findings = part.end_phase(phase)
         if findings is not None:
             found[name] = findings
     return found
@@ -58,7 +58,7 @@ def end_phase(
 
 @final
 class _Phase:
-    """What `types.Phase` promises, for one method."""
+    """What `types.Phase` promises, for one that decides."""
 
     def __init__(
         self,

@@ -16,17 +16,19 @@ class ClassMap(nn.Module):
 
     A class that is made of one keeps its logit. One that is made of several gets log Σ exp of
     theirs, so that its probability is the sum of theirs. Classes that are part of none are left
-    out, and the probabilities of the others grow in proportion.
+    out, and the probabilities of the others grow in proportion. A new class that is made of none
+    has the logit -∞: the network does not know it.
 
     >>> ClassMap([[2], [0, 1]], 3)(torch.tensor([[0.0, 0.0, 5.0]]).exp().log())
     tensor([[5.0000, 0.6931]])
 
     Args:
-        parts: for each new class, which of the network's own it is made of.
+        parts: for each new class, which of the network's own it is made of; at least one has some.
         num_classes: of the network.
 
     Raises:
-        NetworkError: a part is none of the network's classes, or stands in two places.
+        NetworkError: a part is none of the network's classes, or stands in two places; or there
+            are none.
     """
 
     index: Tensor
@@ -48,17 +50,23 @@ class ClassMap(nn.Module):
                 )
         self.parts = tuple(tuple(own) for own in parts)
         longest = max(len(own) for own in parts)
+        if longest == 0:
+            raise NetworkError(
+                "class_map makes no class of the network's, so the network says nothing of the "
+                "data. Name the classes that it knows."
+            )
         index = torch.zeros(len(parts), longest, dtype=torch.int64)
         missing = torch.ones(len(parts), longest, dtype=torch.bool)
         for row, own in enumerate(parts):
             index[row, : len(own)] = torch.tensor(own)
             missing[row, : len(own)] = False
+        self.plain = not bool(missing.any()) and longest == 1
         self.register_buffer("index", index, persistent=False)
         self.register_buffer("missing", missing, persistent=False)
 
     def forward(self, logits: Float[Tensor, "n k"]) -> Float[Tensor, "n c"]:
         """Logits of the new classes."""
-        if self.index.shape[1] == 1:
+        if self.plain:
             return logits.index_select(1, self.index[:, 0])
         gathered = logits[:, self.index].masked_fill(self.missing, float("-inf"))
         return gathered.logsumexp(dim=2)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from tutelage.distiller.aggregation import AGGREGATORS
 from tutelage.errors import CheckpointError
 from tutelage.models import BY_NAME
 from tutelage.models.checkpoints import parse
@@ -10,7 +11,14 @@ from tutelage.models.depth_dynamic import Norms
 from tutelage.recipes.entries import entry_of
 from tutelage.recipes.mistakes import mistake
 
-__all__ = ["NETWORK_KEYS", "TEACHER_KEYS", "network_entry", "teacher_entry"]
+__all__ = [
+    "NETWORK_KEYS",
+    "TEACHER_KEYS",
+    "aggregation_entry",
+    "network_entry",
+    "teacher_entry",
+    "teachers_entry",
+]
 
 _SHOWN = ("mean", "std", "size", "channels")
 NETWORK_KEYS = ("checkpoint", *_SHOWN, "subnets", "subnet_norms")
@@ -62,6 +70,32 @@ def teacher_entry(value: Any) -> dict[str, Any]:
     if not named and cache is not None:
         return own
     return network_entry(named) | own
+
+
+def teachers_entry(value: Any) -> list[dict[str, Any]]:
+    """Several teachers, each as `teacher_entry` says but without a store; [] for none."""
+    if value in ([], None):
+        return []
+    if not isinstance(value, list | tuple) or len(value) < 2:
+        raise mistake(
+            f"teachers is a list of two or more, not {value!r}; one is called teacher, and stands "
+            "alone"
+        )
+    entries = []
+    for place, one in enumerate(value):
+        entry = teacher_entry(one) if one is not None else None
+        if entry is None or "cache" in entry:
+            raise mistake(
+                f"teachers, place {place}: name a network, not {one!r}; a store has the answers of "
+                "all together, and is named by `teacher: {cache: FOLDER}`"
+            )
+        entries.append(entry)
+    return entries
+
+
+def aggregation_entry(value: Any) -> dict[str, Any]:
+    """How several teachers' answers become one: a name, or a name with settings."""
+    return entry_of(AGGREGATORS, "aggregation")(value)
 
 
 def _run(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +218,8 @@ def _class_map(value: Any) -> Any:
 
 
 def _is_part(value: Any) -> bool:
+    if value is None:  # a class that one of several teachers does not know
+        return True
     many = value if isinstance(value, list | tuple) else [value]
     return bool(many) and all(
         isinstance(one, str) or (isinstance(one, int) and not isinstance(one, bool)) for one in many

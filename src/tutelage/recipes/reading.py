@@ -112,6 +112,8 @@ def leave_open(value: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]
         below = result.get("data")
         if name != "data":
             result[name] = None
+            if name == "teacher":
+                result |= {key: None for key in ("teachers", "aggregation") if key in result}
         elif isinstance(below, Mapping):
             result["data"] = {**below, "source": None}
     return result

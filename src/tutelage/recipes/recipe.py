@@ -24,7 +24,12 @@ from tutelage.recipes.entries import (
     views_entry,
 )
 from tutelage.recipes.mistakes import first_mistake, require_plain
-from tutelage.recipes.networks import network_entry, teacher_entry
+from tutelage.recipes.networks import (
+    aggregation_entry,
+    network_entry,
+    teacher_entry,
+    teachers_entry,
+)
 from tutelage.recipes.reading import apply_overrides, parse_overrides, read_mapping
 
 __all__ = [
@@ -81,6 +86,11 @@ class Recipe(BaseModel):
         student, teacher: see `recipes.networks`. A student, like a data source, is null where an
             object is handed over in Python. A teacher with `cache: FOLDER` answers from a store;
             `{seed}` in the folder's name is the run's seed.
+        teachers: several in the place of one; they may know parts of the classes, as their
+            `class_map` says. `teacher: {cache: FOLDER}` beside them is a store of what they say
+            together.
+        aggregation: how their answers become one (see `distiller.aggregation`): uniform, accuracy
+            or confidence.
         methods: name → settings and weight.
         taps: "auto", or pairs of sub-module names, student first.
         task: settings of the task.
@@ -98,6 +108,12 @@ class Recipe(BaseModel):
     ]
     teacher: Annotated[
         dict[str, Any] | None, BeforeValidator(lambda value: or_open(teacher_entry, value))
+    ] = None
+    teachers: Annotated[list[dict[str, Any]], BeforeValidator(teachers_entry)] = Field(
+        default_factory=list
+    )
+    aggregation: Annotated[
+        dict[str, Any] | None, BeforeValidator(lambda value: or_open(aggregation_entry, value))
     ] = None
     methods: Annotated[dict[str, Any], BeforeValidator(methods_entry)] = Field(default_factory=dict)
     taps: Annotated[Literal["auto"] | list[tuple[str, str]], BeforeValidator(taps_entry)] = "auto"
@@ -184,7 +200,24 @@ def validate(value: Any, where: str) -> Recipe:
         raise RecipeError(f"{where}: {error.message()}.") from None
     except TutelageError as error:
         raise RecipeError(f"{where}: {error}") from None
-    return recipe.model_copy(update={"train": replace(recipe.train, **train)})
+    update = {"train": replace(recipe.train, **train)} | _several(recipe, where)
+    return recipe.model_copy(update=update)
+
+
+def _several(recipe: Recipe, where: str) -> dict[str, Any]:
+    """What is to be filled in where a recipe has several teachers."""
+    if recipe.teachers and (recipe.teacher or {}).keys() - {"cache"}:
+        raise RecipeError(
+            f"{where} names a teacher and teachers. Name one, or put all of them into the list."
+        )
+    if recipe.aggregation is None:
+        return {"aggregation": aggregation_entry("uniform")} if recipe.teachers else {}
+    if not recipe.teachers:
+        raise RecipeError(
+            f"{where} says how the answers of several teachers become one, but names no teachers. "
+            "Give a list of them, or leave aggregation out."
+        )
+    return {}
 
 
 def _with_entries(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,8 +27,10 @@ def network_kind(record: Record, name: str = "student") -> str:
 
 def teacher_kind(record: Record) -> str:
     """The same for records of the same teacher, live or stored, on the same test pictures."""
-    content, entry = record.get("content", {}), record.get("recipe", {}).get("teacher")
-    named = {key: value for key, value in (entry or {}).items() if key != "cache"}
+    content, recipe = record.get("content", {}), record.get("recipe", {})
+    named = {key: value for key, value in (recipe.get("teacher") or {}).items() if key != "cache"}
+    if recipe.get("teachers"):
+        named = {key: recipe[key] for key in ("teachers", "aggregation")}
     known = content.get("teacher")
     if isinstance(known, Mapping):  # of a store, or given as an object
         known = (known.get("fingerprint") or {}).get("teacher", known)

@@ -164,7 +164,7 @@ def facts(record: Record) -> list[tuple[str, str]]:
     lines = [
         ("run", record["name"]),
         ("student", _network(recipe["student"])),
-        ("teacher", MISSING if teacher is None else _network(recipe["teacher"])),
+        ("teacher", MISSING if teacher is None else _teachers(recipe, teacher)),
         ("methods", _methods(recipe)),
         (
             "data",
@@ -208,8 +208,22 @@ def _network(entry: Record | None) -> str:
         return f"stored answers{whose} in {entry['cache']}"
     if "run" in entry:
         return f"the student of {entry['run']}"
-    settings = [f"{key} {value}" for key, value in entry.items() if key != "name"]
-    return f"{entry['name']} ({', '.join(settings)})" if settings else entry["name"]
+    name = entry.get("name") or f"what {entry['python']} makes"
+    settings = [f"{key} {value}" for key, value in entry.items() if key not in ("name", "python")]
+    return f"{name} ({', '.join(settings)})" if settings else name
+
+
+def _teachers(recipe: Record, teacher: Record) -> str:
+    """The teacher; of several how they are mixed, and how well each knows its classes."""
+    if not recipe.get("teachers"):
+        return _network(recipe["teacher"])
+    stored = f"stored answers in {recipe['teacher']['cache']} of " if recipe["teacher"] else ""
+    how = recipe["aggregation"]["name"]
+    each = [
+        f"{one['name']} ({percent(one['validation_accuracy'])} on {one['classes']} classes)"
+        for one in teacher.get("members", [])
+    ]
+    return f"{stored}{len(recipe['teachers'])}, mixed by {how}: {', '.join(each)}"
 
 
 def _methods(recipe: Record) -> str:

@@ -13,6 +13,8 @@ import torch
 
 from tutelage.build import EVALUATION_BATCH, Built, build, live_teacher
 from tutelage.data import Views
+from tutelage.distiller import Ensemble
+from tutelage.distiller.aggregation import members_of
 from tutelage.engine.asking import Asked, Question
 from tutelage.engine.settings import OPEN
 from tutelage.engine.storing import Filled, Verified, begin, fill, verify
@@ -82,14 +84,15 @@ def cache(
     """
     with surroundings(recipe.train) as device:
         built, question = _ask(recipe)
-        on_validation = check_teacher(built, device)
-        assert on_validation is not None
+        checked = check_teacher(built, device)
+        assert checked is not None
         assert isinstance(built.teacher, Network)
         manifest, question = _manifest(built, question, folder, choices)
         if not (folder / "manifest.json").exists():
             _require_space(folder, manifest)
             about = {
-                "validation_accuracy": accuracy(on_validation),
+                "validation_accuracy": accuracy(checked.seen),
+                **({"members": list(checked.members)} if checked.members else {}),
                 "cost": cost(built.teacher, device),
                 "made": {
                     "device": device.type,
@@ -111,8 +114,8 @@ def cache(
 
 def _ask(recipe: Recipe) -> tuple[Built, Question]:
     """What is built, and what is asked."""
-    entry = {k: v for k, v in (recipe.teacher or {}).items() if k != "cache"}
-    if not entry:
+    entry = {k: v for k, v in (recipe.teacher or {}).items() if k != "cache"} or None
+    if entry is None and not recipe.teachers:
         raise TeacherError(
             "The recipe names no teacher network that could be asked. Name one, as FILE:NAME or "
             "{run: FOLDER}."
@@ -153,13 +156,22 @@ def _ask(recipe: Recipe) -> tuple[Built, Question]:
 
 def _training_teacher(built: Built) -> LiveTeacher:
     """As it answers in a run by this recipe; or would, if a method asked it."""
-    for teacher in built.distiller.teachers:
-        assert isinstance(teacher, LiveTeacher)
-        return teacher
     assert isinstance(built.teacher, Network)
-    alone = live_teacher(built.recipe, built.teacher)
-    alone.tap(())
-    return alone
+    asked = [one for one in built.distiller.teachers if isinstance(one, LiveTeacher)]
+    if not asked:
+        asked = [live_teacher(built.recipe, one) for one in members_of(built.teacher)]
+        for one in asked:
+            one.tap(())
+    if not isinstance(built.teacher, Ensemble):
+        return asked[0]
+    if built.recipe.train.compile_teacher:
+        raise SettingError(
+            "A store of several teachers' answers is made by teachers that are not compiled. Set "
+            "train.compile_teacher to false."
+        )
+    together = LiveTeacher(Ensemble([one.network for one in asked], built.teacher.aggregator))
+    together.tap(built.distiller.teacher_taps)
+    return together
 
 
 def _manifest(

@@ -33,11 +33,11 @@ def check(recipe: Recipe) -> dict[str, Any]:
 def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
     built, chosen = settle(build(recipe), device)
     settings = built.recipe.train
-    on_validation = check_teacher(built, device)
+    checked = check_teacher(built, device)
     distiller = built.distiller.to(device).train()
     if settings.channels_lie_last:
         distiller.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer, _ = make_optimizer(distiller.trainable_parameters(), settings)
+    optimizer, _ = make_optimizer(distiller.parameter_groups(), settings)
     batch = move(built.train.batch(0), device, channels_last=settings.channels_lie_last)
     began = time.perf_counter()
     with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
@@ -63,7 +63,7 @@ def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         if built.teacher is None
         else {
             **_teacher_cost(built.teacher),
-            "validation_accuracy": None if on_validation is None else accuracy(on_validation),
+            "validation_accuracy": None if checked is None else accuracy(checked.seen),
             "stages": [stage._asdict() for stage in built.teacher.stages()],
         },
         "pairs": [pair._asdict() for pair in built.distiller.pairs],

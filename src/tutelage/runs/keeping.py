@@ -115,7 +115,7 @@ def map_codes(built: Built, kept: Kept) -> tuple[dict[str, MapCode], dict[str, R
     taps, last = distiller.teacher_taps, recipe.train.channels_lie_last
     if not taps:
         return {}, {}
-    (teacher,) = distiller.teachers
+    teacher = distiller.teachers[0]  # of several the first is looked into
     bf16 = recipe.train.precision == "bf16"
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         seen = teacher.dry_run(taps, None).features

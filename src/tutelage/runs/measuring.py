@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -10,6 +10,8 @@ from tutelage.build import EVALUATION_BATCH, Built
 from tutelage.data import EvalLoader, Pictures
 from tutelage.data.duplicates import duplicates
 from tutelage.data.subsets import draw_stratified
+from tutelage.distiller import Ensemble
+from tutelage.distiller.aggregation import known_classes
 from tutelage.engine import Trained
 from tutelage.errors import NonFiniteError, TeacherError
 from tutelage.evaluation.accuracy import accuracy, near_chance
@@ -32,6 +34,7 @@ from tutelage.teachers import LiveTeacher, StoredTeacher
 
 __all__ = [
     "COSTS",
+    "Checked",
     "add_test",
     "check_teacher",
     "cost",
@@ -110,11 +113,26 @@ def require_finite(seen: Predictions) -> None:
         )
 
 
-def check_teacher(built: Built, device: torch.device) -> Predictions | None:
+class Checked(NamedTuple):
+    """What a teacher said before the first step.
+
+    Attributes:
+        seen: of some validation pictures.
+        members: of several teachers, what each is: "name", "validation_accuracy" on pictures of the
+            classes that it knows, and "classes", how many these are.
+    """
+
+    seen: Predictions
+    members: tuple[dict[str, Any], ...] = ()
+
+
+def check_teacher(built: Built, device: torch.device) -> Checked | None:
     """Refuses a teacher that knows nothing, before the first step.
 
+    Of several, each is measured, and their aggregator is told.
+
     Raises:
-        TeacherError: it is at or near chance.
+        TeacherError: it is, or one of them is, at or near chance.
     """
     if built.teacher is None:
         return None
@@ -123,19 +141,55 @@ def check_teacher(built: Built, device: torch.device) -> Predictions | None:
     # Of all classes: a source may be sorted by them.
     some = validation.take(draw_stratified(validation, number, 0, "sanity"))
     loader = EvalLoader(some, batch_size=EVALUATION_BATCH)
+    members: list[dict[str, Any]] = []
+    if isinstance(built.teacher, Ensemble):
+        names = _names_of(built)
+        above = []
+        for name, one in zip(names, built.teacher.members, strict=True):
+            seen = _of_known(_predict(one, loader, built, device))
+            share = _require_teacher(seen, f"teacher {name}")
+            classes = int(known_classes(seen.outputs).sum())
+            above.append(max(share - 1 / classes, 0.0))
+            members.append({"name": name, "validation_accuracy": share, "classes": classes})
+        built.teacher.aggregator.weigh(above)
     seen = _predict(built.teacher, loader, built, device)
+    _require_teacher(seen, "teacher" if not members else "answer of all teachers together")
+    return Checked(seen, tuple(members))
+
+
+def _require_teacher(seen: Predictions, what: str) -> float:
+    """Its accuracy, unless that is chance."""
     share = accuracy(seen)
     if near_chance(share, seen):
         raise TeacherError(
-            f"The teacher is right on {100 * share:.1f} % of {len(seen.targets)} validation "
+            f"The {what} is right on {100 * share:.1f} % of {len(seen.targets)} validation "
             "pictures, which is chance. Likely causes: another normalization (give its mean and "
             "std), another order of classes, or a head that was never trained."
         )
-    return seen
+    return share
+
+
+def _names_of(built: Built) -> list[str]:
+    """What several teachers are called: by what is said of them, and by number where alike."""
+    assert isinstance(built.teacher, Ensemble)
+    entries = built.recipe.teachers or [{}] * len(built.teacher.members)
+    keys = ("name", "run", "python")
+    said = [next((entry[key] for key in keys if key in entry), "network") for entry in entries]
+    return [
+        name if said.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(said, 1)
+    ]
+
+
+def _of_known(seen: Predictions) -> Predictions:
+    """On pictures of the classes that it knows."""
+    kept = seen.has_label & known_classes(seen.outputs)[seen.targets]
+    return Predictions(
+        seen.outputs[kept], seen.targets[kept], seen.has_label[kept], seen.index[kept]
+    )
 
 
 def results(
-    built: Built, device: torch.device, trained: Trained, teacher_on_validation: Predictions | None
+    built: Built, device: torch.device, trained: Trained, teacher_on_validation: Checked | None
 ) -> dict[str, Any]:
     """What came out, without test."""
     students, chance = {}, {}
@@ -222,14 +276,18 @@ def cost(network: Network, device: torch.device) -> dict[str, Any]:
 
 
 def _teacher_entry(
-    built: Built, device: torch.device, on_validation: Predictions | None
+    built: Built, device: torch.device, checked: Checked | None
 ) -> dict[str, Any] | None:
-    if built.teacher is None or on_validation is None:
+    if built.teacher is None or checked is None:
         return None
-    entry = {
-        "validation_accuracy": accuracy(on_validation),
-        "validation_pictures": len(on_validation.targets),
+    entry: dict[str, Any] = {
+        "validation_accuracy": accuracy(checked.seen),
+        "validation_pictures": len(checked.seen.targets),
     }
+    stored = built.teacher.about if isinstance(built.teacher, StoredTeacher) else {}
+    members = list(checked.members) or stored.get("members")
+    if members:
+        entry["members"] = members
     folded = _folded(built)
     if folded is not None:
         entry["folded"] = folded

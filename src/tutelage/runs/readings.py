@@ -11,6 +11,7 @@ from torch import nn
 
 from tutelage.build import EVALUATION_BATCH, Built, build
 from tutelage.data import DATASETS, EvalLoader, Source
+from tutelage.distiller import Ensemble
 from tutelage.engine import TrainSettings
 from tutelage.errors import NetworkError, RunError, SettingError, one_of
 from tutelage.evaluation.accuracy import accuracy
@@ -28,6 +29,7 @@ from tutelage.runs.extras import NOTHING, Extras, add_extras
 from tutelage.runs.measuring import (
     COSTS,
     add_test,
+    check_teacher,
     cost,
     enter_measured,
     enter_reading,
@@ -60,6 +62,7 @@ def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | 
         built = build(recipe, teacher=teacher)
         require_same_content(built, record["content"], folder, MEASURED)
         built = built._replace(student=load(folder))
+        _weigh(built, device)
         add_test(record, place, built, device, command, purpose)
     write_json(place.record, record)
     return Run(folder, record)
@@ -112,7 +115,7 @@ def evaluate(
     recipe = validate(record["recipe"], str(place.recipe))
     # Nothing is trained; on validation alone the teacher need not be there any more.
     update: dict[str, Any] = {"student": {"run": str(folder)}, "methods": {}}
-    recipe = recipe.model_copy(update=update if with_test else update | {"teacher": None})
+    recipe = recipe.model_copy(update=update if with_test else update | _NOBODY)
     with surroundings(recipe.train) as device:
         built = build(recipe, with_test=with_test)
         require_same_content(built, record["content"], place.path, MEASURED)
@@ -121,6 +124,7 @@ def evaluate(
         again: dict[str, Any] = {"validation_accuracy": accuracy(seen)}
         if with_test:
             measured = deepcopy(record)
+            _weigh(built, device)
             more = f": {extras}" if extras.keys else ""
             add_test(measured, place, built, device, command, f"{purpose}{more}")
             again |= _test_of(measured, name)
@@ -134,6 +138,16 @@ def evaluate(
     answer = _held_against(limits, record, name, command)
     write_json(place.record, record)
     return {"record": record, "again": again, "accepted": answer}
+
+
+_NOBODY: Mapping[str, Any] = {"teacher": None, "teachers": [], "aggregation": None}
+"""Of a recipe: no teacher."""
+
+
+def _weigh(built: Built, device: torch.device) -> None:
+    """Several teachers are weighed as they were before the run."""
+    if isinstance(built.teacher, Ensemble):
+        check_teacher(built, device)
 
 
 def _student(record: Mapping[str, Any], subnet: str | None) -> str:

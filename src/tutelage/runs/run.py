@@ -112,14 +112,14 @@ def train(
         if chosen is not None and shown:
             CONSOLE.print(f"{folder.path.name}: {chosen}", highlight=False, soft_wrap=True)
         origin = _new_origin(built, chosen) if begins else _resumed_origin(folder, built)
-        teacher_on_validation = check_teacher(built, device)
+        checked = check_teacher(built, device)
         # Taken before training: the code as it is run.
         record = {"schema": RECORD_SCHEMA, "name": folder.path.name, "command": command}
         record |= {"began": origin["began"], "commit": git_commit()}
         trained = _fit(built, folder, origin, device, begins, shown, profile)
         save_network(folder.student, built.student, built.description)
         record |= _origin(built, origin, device, trained)
-        record |= results(built, device, trained, teacher_on_validation)
+        record |= results(built, device, trained, checked)
         if with_test:
             add_test(record, folder, built, device, command, "final measurement, after all choices")
         write_json(folder.record, record)
