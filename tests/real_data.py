@@ -35,6 +35,13 @@ def scene15(shared: Path, folder: Path) -> Path:
     return folder / "scene15"
 
 
+def bccd(shared: Path, folder: Path) -> Path:
+    """Blood cells under a microscope: 364 photographs with boxes of three kinds, in VOC layout."""
+    with tarfile.open(shared / "bccd" / "bccd_voc.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "BCCD"
+
+
 def _read(folder: Path, split: str, num_images: int) -> tuple[Tensor, Tensor]:
     num_sheets = -(-num_images // SHEET)
     sheets = [_tiles(folder / f"{split}_{number:02d}.webp") for number in range(num_sheets)]

@@ -54,6 +54,8 @@ def pictures_of(pictures: Pictures) -> str:
     """
     state = hashlib.sha256()
     tensors = [pictures.labels, pictures.has_label, pictures.index]
+    if pictures.weight is not None:
+        tensors.append(pictures.weight)
     if isinstance(pictures.pixels, Tensor):
         tensors = [pictures.pixels, *tensors]
     else:

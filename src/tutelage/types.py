@@ -64,6 +64,7 @@ class Batch:
         index: source number × 2^40 + position in the undivided source.
         view: number of the sample's earlier visits, modulo the number of views. Both stay on the
             CPU, and are None only in somebody's own loop that does not know them.
+        weight: what each sample's supervised loss is multiplied by; None: 1.
     """
 
     images: Float[Tensor, "n c h w"]
@@ -71,6 +72,7 @@ class Batch:
     has_label: Bool[Tensor, " n"]
     index: Int64[Tensor, " n"] | None
     view: Int64[Tensor, " n"] | None
+    weight: Float[Tensor, " n"] | None = None
 
 
 class Observation(NamedTuple):

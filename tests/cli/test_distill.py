@@ -1,12 +1,13 @@
 """`tutelage distill`: from pictures and a teacher to a student, with nothing else said."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from photos import album
-from real_data import scene15
+from real_data import bccd, scene15
 from tiny import train_teacher
 
 from tutelage.cli.distill import minutes
@@ -146,3 +147,28 @@ def test_scenes_in_twenty_seconds(call: Any, place: Path, shared_data: Path):
     record = RunFolder(place / "runs" / "mobilenetv3_small_050").read_record()
     assert record["data"]["classes"] == 15
     assert record["students"]["student"]["test"]["pictures"] == 375
+
+
+@pytest.mark.slow
+def test_cells_most_of_which_have_no_label(
+    call: Any, place: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One crop per box of a detection set, cut by the example; 40 of each class have a label."""
+    boxes = Path(__file__).resolve().parents[2] / "examples" / "boxes.py"
+    monkeypatch.setattr(
+        "sys.argv", ["boxes.py", str(bccd(shared_data, place)), "crops", "--labelled", "40"]
+    )
+    runpy.run_path(str(boxes), run_name="__main__")
+    common = ("distill", "--data", "crops", "--size", "48", "--budget", "20s")
+    assert call(*common, "--student", "resnet10t", "--name", "teacher").code == 0
+    said = call(
+        *common,
+        *("--student", "mobilenetv3_small_050", "--teacher", "runs/teacher"),
+        *("--unlabelled", "crops-more"),
+    )
+    assert said.code == 0, said.err
+    record = RunFolder(place / "runs" / "mobilenetv3_small_050").read_record()
+    assert record["data"]["labelled"] == 120
+    assert record["data"]["train"] > 2000
+    balanced = record["students"]["student"]["test"]["balanced"]
+    assert balanced > 0.4, "cells are told apart better than by chance, a third"

@@ -11,6 +11,7 @@ from tutelage.data.folder import ELSEWHERE, folder, manifest, unlabelled_folder
 from tutelage.data.photographs import Photographs, Rule
 from tutelage.data.subsets import divide
 from tutelage.errors import DataError, SettingError, TutelageError
+from tutelage.identity import pictures_of
 
 PARTS = {"train/cat": 6, "train/dog": 4, "val/cat": 2, "val/dog": 3, "test/cat": 1, "test/dog": 1}
 
@@ -198,14 +199,22 @@ def test_a_csv_file_says_paths_labels_and_parts(tmp_path: Path):
         (["path,label,age", "x/000.png,b,3"], "a column 'age', which is not known"),
         (
             ["path,label,split", "x/000.png,cat,dev"],
-            r"Line 2 .* split 'dev'. Known: train, val",
+            r"The split of line 2 .* is 'dev'. Known: train, val",
         ),
         (["path,label", "../x/000.png,cat"], r"'../x/000.png' in line 2 .* leaves the folder"),
         (["path,label", "/etc/passwd,cat"], "leaves the folder"),
         (["path,label", ",cat"], "leaves the folder"),
         (
             ["path,label,split", "x/000.png,cat,", "x/001.png,,test"],
-            r"Line 3 .* no label, which test",
+            r"no label in line 3 .*, which test",
+        ),
+        (["path,label,weight", "x/000.png,cat,-1"], r"weight in line 2 .* is '-1'. It is a number"),
+        (["path,label,weight", "x/000.png,cat,inf"], "is 'inf'. It is a number, 0 or more"),
+        (["path,label,weight", "x/000.png,cat,much"], "is 'much'. It is a number"),
+        (["path,label,weight", "x/000.png,cat,", "x/001.png,,2"], "line 3 .* without a label"),
+        (
+            ["path,label,split,weight", "x/000.png,cat,,", "x/001.png,cat,test,2"],
+            r"line 3 .* it is of test\. Leave it empty",
         ),
         (["path,label,split", "x/000.png,cat,", "x/001.png,dog,val"], "'dog' in validation"),
         (["path,label", "x/009.png,cat"], "009.png cannot be read"),
@@ -217,6 +226,27 @@ def test_a_csv_file_that_says_something_else_is_refused(
     album(tmp_path / "data", {"x": 2})
     with pytest.raises(DataError, match=words):
         manifest(path=str(listed(tmp_path / "data", *lines)), size=16)
+
+
+def test_weights_of_pictures_come_from_a_column(tmp_path: Path):
+    album(tmp_path, {"x": 6})
+    lines = ["x/000.png,cat,,2", "x/001.png,dog,,", "x/002.png,,,", "x/003.png,dog,,0.5"]
+    lines += ["x/004.png,cat,test,", "x/005.png,dog,val,"]
+    path = listed(tmp_path, "path,label,split,weight", *lines)
+    source: Any = manifest(path=str(path), size=16)
+    assert source.train.weight.tolist() == [2, 1, 1, 0.5]
+    assert source.test.weight is None
+    assert source.train.take(torch.tensor([3, 0])).weight.tolist() == [0.5, 2]
+    joined = source.train.join(source.test)
+    assert joined.weight.tolist() == [2, 1, 1, 0.5, 1]
+    assert source.train.decoded().weight.tolist() == [2, 1, 1, 0.5]
+    before = pictures_of(source.train)
+    path.write_text(path.read_text().replace("0.5", "0.7"))
+    again: Any = manifest(path=str(path), size=16)
+    assert pictures_of(again.train) != before
+    path.write_text(path.read_text().replace(",2\n", ",1\n").replace("0.7", ""))
+    plain: Any = manifest(path=str(path), size=16)
+    assert plain.train.weight is None
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path: Path):

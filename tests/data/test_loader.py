@@ -1,6 +1,7 @@
 """Batches: functions of the step, fair to every picture, and shared out without loss."""
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -307,3 +308,15 @@ def test_a_failure_ahead_is_told_when_its_batch_is_asked_for():
     assert [ahead(0), ahead(1)] == [0, 1]
     with pytest.raises(DataError, match="has gone"):
         ahead(2)
+
+
+def test_weights_go_with_their_pictures() -> None:
+    data = replace(pictures(12), weight=torch.arange(100.0, 112.0))
+    loader = TrainLoader(data, Views(flip=True), batch_size=5, seed=0)
+    for step in range(4):
+        batch = loader.batch(step)
+        assert batch.weight is not None
+        assert batch.index is not None
+        assert batch.weight.tolist() == batch.index.tolist()
+    with pytest.raises(SettingError, match="weights of their own"):
+        TrainLoader(data, Views(mixup=0.5), batch_size=5, seed=0, mix=lambda *_: torch.zeros(5, 2))

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ SCHEDULES = [
         {"precision": "bf16"},
         {"accumulate": 3},
         {"channels_last": False},
+        {"clip": 0.1, "average": 0.6},
     ],
     ids=str,
 )
@@ -333,6 +335,45 @@ def test_accumulation_changes_nothing_but_memory(tmp_path: Path):
     one, four = metrics(tmp_path / "one"), metrics(tmp_path / "four")
     for before, after in zip(one, four, strict=True):
         assert before == pytest.approx(after, rel=1e-4)
+
+
+def test_weights_of_pictures_count_in_every_micro_batch(tmp_path: Path):
+    """As many steps with twice the learning rate and all weights 1/2 are the same steps."""
+    plain = {"optimizer": {"name": "sgd", "lr": 0.05, "weight_decay": 0.0}}
+    twice = {"optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 0.0}}
+
+    def end(name: str, weight: float | None, **changes: Any) -> dict[str, Tensor]:
+        data = pictures()
+        if weight is not None:
+            data = replace(data, weight=torch.full((len(data),), weight))
+        distiller = Distiller(tiny(norm="group", dropout=0.0))
+        train_tiny(tmp_path / name, distiller, data=loader(data), **changes)
+        return bits(distiller)
+
+    whole = end("whole", None, **plain)
+    halves = end("halves", 0.5, **twice)
+    pieces = end("pieces", 0.5, accumulate=3, **twice)
+    for name, value in whole.items():
+        torch.testing.assert_close(halves[name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(pieces[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_gradients_norm_is_at_most_what_clip_says(tmp_path: Path):
+    plain = {"optimizer": {"name": "sgd", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0}}
+    once: dict[str, Any] = {"steps": 1, "schedule": {"name": "constant"}} | plain
+
+    def moved(name: str, **changes: Any) -> tuple[float, dict[str, Tensor]]:
+        distiller = Distiller(tiny())
+        before = [one.detach().clone() for one in distiller.parameters()]
+        train_tiny(tmp_path / name, distiller, **once, **changes)
+        after = list(distiller.parameters())
+        change = [(b - a).flatten() for a, b in zip(before, after, strict=True)]
+        return torch.cat(change).norm().item(), bits(distiller)
+
+    free, end = moved("free")
+    assert moved("clipped", clip=free / 4)[0] == pytest.approx(free / 4, rel=1e-4)
+    assert moved("accumulated", clip=free / 4, accumulate=3)[0] == pytest.approx(free / 4, rel=1e-4)
+    assert equal(moved("loose", clip=2 * free)[1], end)
 
 
 def test_schedules_of_weights_follow_the_run(tmp_path: Path):

@@ -98,6 +98,15 @@ def test_example_targets_can_be_scored():
     assert exp(-loss(targets[:3], torch.tensor([True, False, False]), 1)) == pytest.approx(0.75)
 
 
+def test_a_samples_weight_multiplies_its_loss():
+    output = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+    targets, has_label = torch.tensor([0, 0, -1]), torch.tensor([True, True, False])
+    losses = -output.log_softmax(dim=1)[:, 0]
+    weight = torch.tensor([0.5, 3.0, 7.0])
+    found = TASK.supervised_loss(output, targets, has_label, 2, weight)
+    torch.testing.assert_close(found, (0.5 * losses[0] + 3 * losses[1]) / 2)
+
+
 # Classes of unequal size
 
 

@@ -4,11 +4,9 @@ A folder holds `train`, `val` (or `valid`, `validation`) and `test`, each with a
 class; or sub-folders of classes at once, of which a part is then drawn for test.
 """
 
-import csv
-import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,17 +14,13 @@ from typing import Literal
 
 import torch
 
+from tutelage.data.listing import Entry, Listed, listed_in, of_folder, of_manifest
 from tutelage.data.photographs import Photograph, Photographs, Rule, decode, in_threads
 from tutelage.data.pictures import Pictures, Source, pixel_statistics
 from tutelage.data.subsets import draw_stratified
 from tutelage.errors import DataError, SettingError
 
-__all__ = ["ELSEWHERE", "ENDINGS", "folder", "manifest", "unlabelled_folder"]
-
-ENDINGS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
-"""What the names of pictures end in."""
+__all__ = ["ELSEWHERE", "folder", "manifest", "unlabelled_folder"]
 
 ELSEWHERE = 1 << 40
 """Number of the first picture of a second source: none is that of one of the first."""
@@ -34,14 +28,6 @@ ELSEWHERE = 1 << 40
 _FIRST = {"train": 0, "validation": 1 << 38, "test": 1 << 39}
 """Number of the first picture of each part; it does not depend on how many are in the others."""
 
-_PARTS: Mapping[str, str] = {
-    "train": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
-_IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 _STATISTICS = 2000
 """Of how many training pictures, at most, mean and standard deviation are taken."""
 
@@ -82,7 +68,7 @@ def folder(
     """
     rule = _rule(size, channels)
     place = Path(root).expanduser()
-    listed = _of_folder(place)
+    listed = of_folder(place)
     return _source(_key(listed, rule, test, split_seed, skip, keep), str(place))
 
 
@@ -100,7 +86,8 @@ def manifest(
     """Reads the photographs that a CSV file lists.
 
     Its first line names the columns: `path`, below `root`; `label`, empty where there is none; and
-    perhaps `split`: train, val or test.
+    perhaps `split`: train, val or test; and `weight`, by which the supervised loss of a picture is
+    multiplied, 1 where it is empty.
 
     Args:
         path: of the CSV file.
@@ -113,7 +100,7 @@ def manifest(
     """
     rule = _rule(size, channels)
     file = Path(path).expanduser()
-    listed = _of_manifest(file, Path(root).expanduser() if root is not None else file.parent)
+    listed = of_manifest(file, Path(root).expanduser() if root is not None else file.parent)
     return _source(_key(listed, rule, test, split_seed, skip, keep), str(file))
 
 
@@ -130,10 +117,10 @@ def unlabelled_folder(root: str, rule: Rule, *, first: int) -> Pictures:
     place = Path(root).expanduser()
     if not place.is_dir():
         raise DataError(f"There is no folder {place} of unlabelled pictures. Check the path.")
-    files = [Photograph(path, rule) for path in _pictures_below(place)]
+    files = [(Photograph(path, rule), Entry(path, None)) for path in listed_in(place)]
     if not files:
         raise DataError(f"The folder {place} of unlabelled pictures is empty. Name another.")
-    return _pictures([(file, None) for file in files], (), rule, first)
+    return _pictures(files, (), rule, first)
 
 
 @dataclass(frozen=True)
@@ -141,10 +128,10 @@ class _Key:
     """Everything that a source is made of, so that the same is made once.
 
     Attributes:
-        files: part, path, class (None without a label), size in bytes and time of its last change.
+        files: part, picture, size of its file in bytes and time of its last change.
     """
 
-    files: tuple[tuple[str, Path, str | None, int, int], ...]
+    files: tuple[tuple[str, Entry, int, int], ...]
     rule: Rule
     test: float
     split_seed: int
@@ -152,20 +139,14 @@ class _Key:
     keep: bool | None
 
 
-_Listed = Mapping[str, Sequence[tuple[Path, str | None]]]
-"""Files by part, each with its class."""
-
-
 def _key(
-    listed: _Listed, rule: Rule, test: float, split_seed: int, skip: float, keep: bool | None
+    listed: Listed, rule: Rule, test: float, split_seed: int, skip: float, keep: bool | None
 ) -> _Key:
     for name, value in (("test", test), ("skip", skip)):
         if not 0 <= value < 1:
             raise SettingError(f"{name} is a share, from 0 to below 1, but is {value}.")
     files = tuple(
-        (part, path, label, *_stamp(path))
-        for part, entries in listed.items()
-        for path, label in entries
+        (part, entry, *_stamp(entry.path)) for part, entries in listed.items() for entry in entries
     )
     return _Key(files, rule, test, split_seed, skip, keep)
 
@@ -186,182 +167,24 @@ def _rule(size: int, channels: Literal[1, 3]) -> Rule:
     return Rule(size, round(size * _OVERSIZE), channels)
 
 
-# What is there
-
-
-def _of_folder(root: Path) -> _Listed:
-    if not root.is_dir():
-        raise DataError(f"There is no folder {root}. Name the folder of your pictures.")
-    below = sorted(_folders(root))
-    parts = [path for path in below if path.name.lower() in _PARTS]
-    if not parts:
-        return {"train": _mixed(_of_classes(root, None), root)}
-    named: dict[str, Path] = {}
-    for path in parts:
-        part = _PARTS[path.name.lower()]
-        if part in named:
-            raise DataError(f"{named[part]} and {path} are both {part}. Keep one of them.")
-        named[part] = path
-    if "train" not in named:
-        raise DataError(
-            f"{root} has a folder {parts[0].name}, but none named train. Add it, or put the "
-            "classes into one folder."
-        )
-    stray = [path.name for path in below if path not in parts]
-    if stray:
-        raise DataError(
-            f"{root} has train and also {stray[0]}, which is no part. Put classes into train, val "
-            "and test, or all into one folder."
-        )
-    train = _mixed(_of_classes(named["train"], None), root)
-    classes = sorted({label for _, label in train if label is not None})
-    found = {"train": train}
-    for part in ("validation", "test"):
-        if part in named:
-            found[part] = _mixed(_of_classes(named[part], classes), root)
-    return found
-
-
-def _mixed(entries: Iterable[tuple[Path, str]], root: Path) -> tuple[tuple[Path, str | None], ...]:
-    """In an order that hashes of their paths give, so that the first ones are of all classes."""
-
-    def place(entry: tuple[Path, str]) -> bytes:
-        return hashlib.blake2b(entry[0].relative_to(root).as_posix().encode()).digest()
-
-    return tuple(sorted(entries, key=place))
-
-
-def _folders(root: Path) -> list[Path]:
-    return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-
-
-def _of_classes(root: Path, known: Sequence[str] | None) -> Iterable[tuple[Path, str]]:
-    """The pictures below a folder's sub-folders, and the names of these.
-
-    Args:
-        known: names that there may be; None for any.
-    """
-    _refuse_strays(root)
-    for below in sorted(_folders(root)):
-        if known is not None and below.name not in known:
-            raise DataError(
-                f"{below} is a class that train has not. Give train pictures of it, or leave it "
-                "out."
-            )
-        files = _pictures_below(below)
-        if not files:
-            raise DataError(
-                f"{below} is a class without a picture. Add some, or remove the folder."
-            )
-        yield from ((path, below.name) for path in files)
-
-
-def _pictures_below(root: Path) -> list[Path]:
-    """All pictures below a folder, by name.
-
-    Raises:
-        DataError: there are other files.
-    """
-    files = [path for path in sorted(root.rglob("*")) if path.is_file() and _is_seen(path)]
-    others = [path for path in files if path.suffix.lower() not in ENDINGS]
-    if others:
-        raise DataError(
-            f"Among the pictures in {root} there are {len(others)} file(s) of another kind (first: "
-            f"{others[0].name}). Move them away; pictures end in {', '.join(sorted(ENDINGS))}."
-        )
-    return files
-
-
-def _refuse_strays(root: Path) -> None:
-    """Files beside the folders of classes belong to no class."""
-    strays = [path for path in root.iterdir() if path.is_file() and _is_seen(path)]
-    if strays:
-        raise DataError(
-            f"In {root}, beside the folders of classes, there are {len(strays)} file(s) of no "
-            f"class (first: {strays[0].name}). Move them away."
-        )
-
-
-def _is_seen(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name.lower() not in _IGNORED
-
-
-def _of_manifest(file: Path, root: Path) -> _Listed:
-    if not file.is_file():
-        raise DataError(
-            f"There is no file {file}. Name a CSV file with the columns path and label."
-        )
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as opened:
-            reader = csv.DictReader(opened)
-            names = reader.fieldnames or []
-            lines = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} cannot be read as CSV ({error}). Save it as UTF-8.") from error
-    if not {"path", "label"} <= set(names):
-        raise DataError(
-            f"The first line of {file} names the columns {', '.join(names) or 'not at all'}; it "
-            "needs path and label, and may have split."
-        )
-    odd = set(names) - {"path", "label", "split"}
-    if odd:
-        raise DataError(
-            f"{file} has a column {sorted(odd)[0]!r}, which is not known. Known: label, path, "
-            "split."
-        )
-    parts: dict[str, list[tuple[Path, str | None]]] = {"train": []}
-    for number, line in enumerate(lines, start=2):
-        split = (line.get("split") or "train").strip().lower()
-        if split not in _PARTS:
-            raise DataError(
-                f"Line {number} of {file} is of the split {split!r}. Known: train, val, test."
-            )
-        label = (line["label"] or "").strip() or None
-        path = _inside(root, line["path"] or "", f"line {number} of {file}")
-        if label is None and _PARTS[split] != "train":
-            raise DataError(f"Line {number} of {file} has no label, which {split} needs.")
-        parts.setdefault(_PARTS[split], []).append((path, label))
-    known = {label for _, label in parts["train"]}
-    for part, entries in parts.items():
-        for path, label in entries:
-            if label not in known:
-                raise DataError(
-                    f"{file} has the class {label!r} in {part} ({path.name}), but not in train."
-                )
-    return parts
-
-
-def _inside(root: Path, text: str, where: str) -> Path:
-    """A path below a folder.
-
-    Raises:
-        DataError: it leaves the folder.
-    """
-    path = root / text
-    if not text or not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(
-            f"The path {text!r} in {where} leaves the folder {root}. Name pictures below it."
-        )
-    return path
-
-
 # From files to a source
 
 
 @lru_cache(maxsize=2)
 def _source(key: _Key, where: str) -> Source:
-    by_part: dict[str, list[tuple[Photograph, str | None]]] = {}
-    for part, path, label, _, _ in key.files:
-        by_part.setdefault(part, []).append((Photograph(path, key.rule), label))
+    by_part: dict[str, list[tuple[Photograph, Entry]]] = {}
+    for part, entry, _, _ in key.files:
+        by_part.setdefault(part, []).append((Photograph(entry.path, key.rule), entry))
     every = [file for entries in by_part.values() for file, _ in entries]
     bad = _read(every, keep=key.keep)
     _refuse_damaged(bad, len(every), key.skip, where)
     wrong = {id(file) for file, _ in bad}
     by_part = {
-        part: [entry for entry in entries if id(entry[0]) not in wrong]
+        part: [(file, entry) for file, entry in entries if id(file) not in wrong]
         for part, entries in by_part.items()
     }
-    classes = tuple(sorted({label for _, label in by_part["train"] if label is not None}))
+    labels = {entry.label for _, entry in by_part["train"]}
+    classes = tuple(sorted(label for label in labels if label is not None))
     made = {
         part: _pictures(entries, classes, key.rule, _FIRST[part])
         for part, entries in by_part.items()
@@ -373,18 +196,21 @@ def _source(key: _Key, where: str) -> Source:
 
 
 def _pictures(
-    entries: Sequence[tuple[Photograph, str | None]],
+    entries: Sequence[tuple[Photograph, Entry]],
     classes: Sequence[str],
     rule: Rule,
     first: int,
 ) -> Pictures:
     numbers = {name: number for number, name in enumerate(classes)}
-    labels = torch.tensor([-1 if label is None else numbers[label] for _, label in entries])
+    names = [entry.label for _, entry in entries]
+    labels = torch.tensor([-1 if name is None else numbers[name] for name in names])
+    weights = torch.tensor([entry.weight for _, entry in entries])
     return Pictures(
         Photographs([file for file, _ in entries], rule),
         labels.long(),
         labels >= 0,
         torch.arange(first, first + len(entries)),
+        None if bool((weights == 1).all()) else weights,
     )
 
 

@@ -79,6 +79,11 @@ class TrainLoader:
             raise SettingError(
                 "mixup and cutmix need to know how targets are mixed; give mix=, or turn them off."
             )
+        if views.mixes and pictures.weight is not None:
+            raise SettingError(
+                "mixup and cutmix make one picture of two, and these have weights of their own. "
+                "Turn mixing off, or leave the weights out."
+            )
         self._views, self._seed, self._num_views, self._mix = views, seed, num_views, mix
         self._rank, self._world_size = rank, world_size
         self._pool = views.prepare(pictures)
@@ -118,7 +123,8 @@ class TrainLoader:
             self._pool, rows, seed=self._seed, view=view, mix=self._mix
         )
         pictures = self._pool.pictures
-        return Batch(images, targets, pictures.has_label[rows], pictures.index[rows], view)
+        weight = None if pictures.weight is None else pictures.weight[rows]
+        return Batch(images, targets, pictures.has_label[rows], pictures.index[rows], view, weight)
 
 
 class EvalLoader:

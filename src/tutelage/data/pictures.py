@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import torch
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
 from tutelage.data.photographs import Photographs, in_threads, middle
@@ -28,12 +28,14 @@ class Pictures:
         has_label: whether the label may be used.
         index: source number × 2^40 + position in the undivided source; whatever is cut out of a
             source keeps it, so it names the picture in every split.
+        weight: what the supervised loss of each is multiplied by; None: 1.
     """
 
     pixels: UInt8[Tensor, "n h w c"] | Photographs
     labels: Int64[Tensor, " n"]
     has_label: Bool[Tensor, " n"]
     index: Int64[Tensor, " n"]
+    weight: Float32[Tensor, " n"] | None = None
 
     @classmethod
     def with_labels(
@@ -74,7 +76,7 @@ class Pictures:
 
     def decoded(self) -> "Pictures":
         """The same pictures in memory, as they are shown where nothing is drawn at random."""
-        return Pictures(self.images, self.labels, self.has_label, self.index)
+        return replace(self, pixels=self.images)
 
     def looks(
         self,
@@ -121,6 +123,7 @@ class Pictures:
             self.labels[positions],
             self.has_label[positions],
             self.index[positions],
+            None if self.weight is None else self.weight[positions],
         )
 
     def without_labels(self) -> "Pictures":
@@ -134,12 +137,18 @@ class Pictures:
 
     def join(self, others: "Pictures") -> "Pictures":
         """These pictures, then the others, which are of the same kind."""
+        weights = (self.weight, others.weight)
         return Pictures(
             _joined(self.pixels, others.pixels),
             torch.cat([self.labels, others.labels]),
             torch.cat([self.has_label, others.has_label]),
             torch.cat([self.index, others.index]),
+            None if weights == (None, None) else torch.cat([_ones(self), _ones(others)]),
         )
+
+
+def _ones(pictures: Pictures) -> Tensor:
+    return torch.ones(len(pictures)) if pictures.weight is None else pictures.weight
 
 
 def _joined(

@@ -352,6 +352,7 @@ class Distiller(nn.Module):
         has_label: Bool[Tensor, " n"] | None = None,
         progress: float | Tensor | None = None,
         num_labelled: float | None = None,
+        weight: Float[Tensor, " n"] | None = None,
     ) -> Output:
         """Observes a batch and adds up the loss.
 
@@ -364,6 +365,7 @@ class Distiller(nn.Module):
                 targets none.
             progress: finished fraction of the run; needed where a weight follows a schedule.
             num_labelled: what the sum over labelled samples is divided by. None: their number.
+            weight: what each sample's supervised loss is multiplied by. None: 1.
 
         Raises:
             SettingError: something needed was not given, or images are outside [0, 1].
@@ -374,8 +376,9 @@ class Distiller(nn.Module):
         else:
             divisor = num_labelled or max(len(images), 1)
         output = seen.student.output
+        weighed = {} if weight is None else {"weight": weight}
         supervised, *parts = depths = [
-            self.task.supervised_loss(one.output, seen.targets, seen.has_label, divisor)
+            self.task.supervised_loss(one.output, seen.targets, seen.has_label, divisor, **weighed)
             for one in (seen.student, *seen.student.subnets.values())
         ]
         terms = {name: method(seen) for name, method in self.named_methods()}

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from tutelage.distiller import Distiller
+from tutelage.engine.averaging import Average
 from tutelage.engine.optim import keep_only
 from tutelage.errors import CheckpointError, NonFiniteError
 from tutelage.records import RunFolder, write_folder
@@ -54,6 +55,7 @@ def save_checkpoint(
     optimizer: Optimizer,
     schedule: LRScheduler,
     gathered: dict[str, Tensor],
+    average: Average | None = None,
 ) -> None:
     """Writes the checkpoint of a step and keeps the last two.
 
@@ -72,6 +74,8 @@ def save_checkpoint(
                 tensors[name] = value
             else:
                 scalars[name] = value
+    if average is not None:
+        tensors |= {f"average.{key}": value for key, value in average.tensors().items()}
     tensors |= {f"log.{key}": value for key, value in gathered.items()}
     tensors |= {f"rng.{key}": value for key, value in _random_states().items()}
     values = {
@@ -92,7 +96,11 @@ def save_checkpoint(
 
 
 def restore(
-    folder: RunFolder, distiller: Distiller, optimizer: Optimizer, schedule: LRScheduler
+    folder: RunFolder,
+    distiller: Distiller,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    average: Average | None = None,
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Loads the newest checkpoint into everything; without one, changes nothing.
 
@@ -115,6 +123,8 @@ def restore(
     keep_only(optimizer, distiller.trainable_parameters())
     try:
         distiller.load_state_dict(_under("model.", tensors))
+        if average is not None:
+            average.restore(_under("average.", tensors))
     except RuntimeError as error:
         raise CheckpointError(
             f"The checkpoint {path} does not fit its recipe: {str(error).splitlines()[-1].strip()} "

@@ -183,4 +183,4 @@ def _number_of_images(timed: Sequence[_Timed], batch: Batch) -> int:
 
 
 def _some(batch: Batch, number: int) -> Batch:
-    return pytree.tree_map(lambda value: value[:number], batch)
+    return pytree.tree_map_only(torch.Tensor, lambda value: value[:number], batch)

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from tutelage import rng
 from tutelage.data.loader import EvalLoader, TrainLoader
 from tutelage.distiller import Distiller
+from tutelage.engine.averaging import Average
 from tutelage.engine.checkpoint import Progress, restore, save_checkpoint
 from tutelage.engine.host import (
     keep_freed_memory,
@@ -192,6 +193,8 @@ class Session:
         pieces = settings.accumulate * self._accelerator.num_processes
         self._num_labelled = data.num_labelled / pieces
         self._log = Log(folder, distiller.term_names, device, self._accelerator.log)
+        student, decay = distiller.student.module, settings.average
+        self._average = None if decay is None else Average(student, decay)
         self._at, self._began = Progress(), time.perf_counter()
         self.ended: str | None = None
 
@@ -200,7 +203,9 @@ class Session:
         torch.default_generator.manual_seed(rng.key(seed, "engine"))
         if self._device.type == "cuda":
             torch.cuda.manual_seed_all(rng.key(seed, "engine"))
-        self._at, gathered = restore(self._folder, self._distiller, self._raw, self._schedule)
+        self._at, gathered = restore(
+            self._folder, self._distiller, self._raw, self._schedule, self._average
+        )
         self._began -= self._at.seconds
         self._log.restore(gathered)
         self._folder.cut_metrics(self._at.step)
@@ -266,14 +271,20 @@ class Session:
                     has_label=piece.has_label,
                     progress=done,
                     num_labelled=self._num_labelled,
+                    weight=piece.weight,
                 )
                 self._accelerator.backward(out.loss / len(pieces))
             correct = self._distiller.task.num_correct(out.output, piece.targets, piece.has_label)
             self._log.add(self.step + 1, out, correct, self._num_labelled)
+        if settings.clip is not None:
+            trained = [one for group in self._raw.param_groups for one in group["params"]]
+            self._accelerator.clip_grad_norm_(trained, settings.clip)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         self._schedule.step()
         self._at = self._at._replace(step=self.step + 1)
+        if self._average is not None:
+            self._average.update(self.step)
 
     def write_log(self) -> dict[str, float]:
         """Writes the interval's line."""
@@ -299,7 +310,8 @@ class Session:
     def judge(self, validate: Callable[[], float]) -> None:
         """Takes note of the accuracy on validation, for early stopping."""
         self._log.check()
-        accuracy = validate()
+        with nullcontext() if self._average is None else self._average.in_place():
+            accuracy = validate()
         stopping_rule = self._settings.early_stopping
         margin = stopping_rule.min_delta if stopping_rule else 0.0
         better = self._at.best is None or accuracy > self._at.best + margin
@@ -331,13 +343,16 @@ class Session:
             self._raw,
             self._schedule,
             self._log.gathered(),
+            self._average,
         )
 
     def close(self) -> None:
-        """Gives the module back as it came, but trained, and in eval mode."""
+        """Gives the module back as it came, but trained, averaged if so set, and in eval mode."""
         for tracker in self._accelerator.trackers:  # `end_training` would end all processes' group
             tracker.finish()
         self._accelerator.unwrap_model(self._module, keep_fp32_wrapper=False)
+        if self._average is not None:
+            self._average.take_over()
         self._distiller.eval()
 
     def trained(
@@ -362,7 +377,7 @@ class Session:
 def _micro_batches(batch: Batch, pieces: int) -> Iterator[Batch]:
     """Cuts a batch into equal parts, each with its share of the labelled samples."""
     for number in range(pieces):
-        yield pytree.tree_map(lambda value: value[number::pieces], batch)  # noqa: B023
+        yield pytree.tree_map_only(torch.Tensor, lambda value: value[number::pieces], batch)  # noqa: B023
 
 
 def _setting(device: torch.device) -> dict[str, Any]:

@@ -135,7 +135,9 @@ def move(batch: Batch, device: torch.device, *, channels_last: bool) -> Batch:
     Index and view stay on the host, where a store is looked up: asking a device would wait for it.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    moved = pytree.tree_map(lambda value: value.to(device, non_blocking=True), batch)
+    moved = pytree.tree_map_only(
+        torch.Tensor, lambda value: value.to(device, non_blocking=True), batch
+    )
     images = moved.images.contiguous(memory_format=layout)
     return replace(moved, images=images, index=batch.index, view=batch.view)
 

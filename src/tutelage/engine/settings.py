@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, ClassVar, Literal
 
 from tutelage.errors import SettingError
@@ -50,6 +51,9 @@ class TrainSettings:
         accumulate: micro-batches per step; more need less memory.
         optimizer: name (see `engine.optim.OPTIMIZERS`) and settings.
         schedule: name (see `engine.optim.SCHEDULES`) and settings.
+        clip: the gradient's norm, over all that is trained, is scaled down to this at most.
+        average: decay of a moving average of the student's weights (EMA), such as 0.999; that is
+            what is validated, saved and measured. None: there is none.
         precision: "bf16" runs under autocast; "fp32" does not. "auto": see `engine.choosing`.
         channels_last: memory format of images and convolutions; faster on most devices, or "auto".
         compile: compile the step with torch.compile.
@@ -74,6 +78,8 @@ class TrainSettings:
     accumulate: int = 1
     optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "sgd"})
     schedule: dict[str, Any] = field(default_factory=lambda: {"name": "one_cycle"})
+    clip: float | None = None
+    average: float | None = None
     precision: Literal["auto", "fp32", "bf16"] = "bf16"
     channels_last: bool | Literal["auto"] = True
     compile: bool = False
@@ -117,6 +123,16 @@ class TrainSettings:
             raise SettingError(f"{self.steps} steps cannot be cut into {self.phases} phases.")
         if self.early_stopping and not self.evaluate_every:
             raise SettingError("early_stopping needs evaluate_every: a number of steps.")
+        if self.clip is not None and not 0 < self.clip < inf:
+            raise SettingError(
+                f"clip is the largest norm that a gradient may have, above 0, not {self.clip}; 1 "
+                "is usual. Leave it out for none."
+            )
+        if self.average is not None and not 0 < self.average < 1:
+            raise SettingError(
+                f"average is the decay of a moving average, between 0 and 1, not {self.average}; "
+                "0.999 is usual. Leave it out for none."
+            )
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise SettingError(f"max_minutes must be above 0, not {self.max_minutes}.")
 

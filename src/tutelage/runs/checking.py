@@ -49,6 +49,7 @@ def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
             has_label=batch.has_label,
             progress=0.0,
             num_labelled=built.train.num_labelled,
+            weight=batch.weight,
         )
     out.loss.backward()
     optimizer.step()

@@ -18,9 +18,14 @@ class Task(Protocol):
     kind: OutputKind
 
     def supervised_loss(
-        self, output: Any, targets: Any, has_label: Bool[Tensor, " n"], num_labelled: float | Tensor
+        self,
+        output: Any,
+        targets: Any,
+        has_label: Bool[Tensor, " n"],
+        num_labelled: float | Tensor,
+        weight: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The sum over labelled samples divided by `num_labelled`."""
+        """The sum over labelled samples, each times its weight, divided by `num_labelled`."""
         ...
 
     def num_correct(

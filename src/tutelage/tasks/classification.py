@@ -93,11 +93,13 @@ class Classification:
         targets: Targets,
         has_label: Bool[Tensor, " n"],
         num_labelled: float | Tensor,
+        weight: Float[Tensor, " n"] | None = None,
     ) -> Float[Tensor, ""]:
         """Cross-entropy, summed over the labelled samples, divided by `num_labelled`.
 
         Args:
             num_labelled: how many labelled samples the stream guarantees per batch.
+            weight: what each sample's loss is multiplied by.
         """
         if targets.ndim == 1:
             targets = targets.clamp(min=0)  # the placeholder of an unlabelled sample
@@ -111,6 +113,8 @@ class Classification:
             reduction="none",
             label_smoothing=self.label_smoothing,
         )
+        if weight is not None:
+            losses = losses * weight
         return torch.where(has_label, losses, 0).sum() / num_labelled
 
     def example_targets(self, count: int) -> Int64[Tensor, " n"]:
