@@ -18,7 +18,8 @@ from tutelage.data import (
     TrainLoader,
     divide,
 )
-from tutelage.data.folder import ELSEWHERE, unlabelled_folder
+from tutelage.data.folder import unlabelled_folder
+from tutelage.data.gathering import ELSEWHERE
 from tutelage.data.photographs import Photographs, Rule
 from tutelage.distiller import Distiller, Ensemble, Schedule, Weight
 from tutelage.distiller.aggregation import members_of

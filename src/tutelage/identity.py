@@ -40,7 +40,7 @@ __all__ = [
 _PLACES = ("run", "checkpoint", "cache")
 """Keys of a network's entry that say where something lies; what lies there is in the content."""
 
-_OF_SOURCES = ("root", "path", "download", "keep")
+_OF_SOURCES = ("root", "path", "dataset", "revision", "download", "keep")
 """Keys of a source that say where it lies, and what of it stays in memory."""
 
 _WATCHING = ("checkpoint_every", "log_every", "trackers", "threads", "device")
@@ -294,9 +294,7 @@ def what_counts(said: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str
     """
     counts = {**said, "data": {**said["data"]}, "train": {**said["train"]}}
     if said["data"]["source"] is not None:
-        counts["data"]["source"] = _without(
-            said["data"]["source"], ("root", "path", "download", "keep")
-        )
+        counts["data"]["source"] = _without(said["data"]["source"], _OF_SOURCES)
     if "unlabelled" in content:  # a folder
         counts["data"]["unlabelled"] = True
     for what in ("student", "teacher"):

@@ -7,7 +7,8 @@ import pytest
 import torch
 from photos import album, picture
 
-from tutelage.data.folder import ELSEWHERE, folder, manifest, unlabelled_folder
+from tutelage.data.folder import folder, manifest, unlabelled_folder
+from tutelage.data.gathering import ELSEWHERE
 from tutelage.data.photographs import Photographs, Rule
 from tutelage.data.subsets import divide
 from tutelage.errors import DataError, SettingError, TutelageError

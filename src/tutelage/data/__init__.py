@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tutelage.data import arrays, cifar, digits, folder
+from tutelage.data import arrays, cifar, digits, folder, hub
 from tutelage.data.loader import EvalLoader, TrainLoader
 from tutelage.data.pictures import Pictures, Source
 from tutelage.data.subsets import Split, divide
@@ -26,4 +26,5 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "arrays": arrays.arrays,  # an .npz file of one's own
     "folder": folder.folder,  # photographs, a sub-folder per class
     "manifest": folder.manifest,  # photographs that a CSV file lists
+    "hub": hub.hub,  # Hugging Face's datasets, or their local files
 }

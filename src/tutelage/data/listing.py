@@ -9,20 +9,22 @@ from typing import NamedTuple
 
 from tutelage.errors import DataError
 
-__all__ = ["ENDINGS", "Entry", "Listed", "listed_in", "of_folder", "of_manifest"]
+__all__ = ["ENDINGS", "PARTS", "Entry", "Listed", "listed_in", "of_folder", "of_manifest"]
 
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 )
 """What the names of pictures end in."""
 
-_PARTS: Mapping[str, str] = {
+PARTS: Mapping[str, str] = {
     "train": "train",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
     "test": "test",
 }
+"""What parts are called → what they are."""
+
 _IGNORED = frozenset({"thumbs.db", "desktop.ini"})
 _COLUMNS = ("path", "label", "split", "weight")
 
@@ -54,12 +56,12 @@ def of_folder(root: Path) -> Listed:
     if not root.is_dir():
         raise DataError(f"There is no folder {root}. Name the folder of your pictures.")
     below = sorted(_folders(root))
-    parts = [path for path in below if path.name.lower() in _PARTS]
+    parts = [path for path in below if path.name.lower() in PARTS]
     if not parts:
         return {"train": _mixed(_of_classes(root, None), root)}
     named: dict[str, Path] = {}
     for path in parts:
-        part = _PARTS[path.name.lower()]
+        part = PARTS[path.name.lower()]
         if part in named:
             raise DataError(f"{named[part]} and {path} are both {part}. Keep one of them.")
         named[part] = path
@@ -196,9 +198,9 @@ def of_manifest(file: Path, root: Path) -> Listed:
 def _of_line(line: Mapping[str, str | None], root: Path, where: str) -> tuple[str, Entry]:
     """The part that a line is of, and its picture."""
     split = (line.get("split") or "train").strip().lower()
-    if split not in _PARTS:
+    if split not in PARTS:
         raise DataError(f"The split of {where} is {split!r}. Known: train, val, test.")
-    part = _PARTS[split]
+    part = PARTS[split]
     label = (line["label"] or "").strip() or None
     path = _inside(root, line["path"] or "", where)
     if label is None and part != "train":

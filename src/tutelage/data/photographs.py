@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, final
 
@@ -58,12 +59,14 @@ class Photograph:
     Args:
         path: of the file.
         rule: how it is decoded.
+        read: gives the file's bytes, where they do not lie in a file of their own; the path is then
+            what messages call it.
     """
 
-    __slots__ = ("_digest", "_kept", "path", "rule")
+    __slots__ = ("_digest", "_kept", "_read", "path", "rule")
 
-    def __init__(self, path: Path, rule: Rule) -> None:
-        self.path, self.rule = path, rule
+    def __init__(self, path: Path, rule: Rule, read: Callable[[], bytes] | None = None) -> None:
+        self.path, self.rule, self._read = path, rule, read
         self._kept: Tensor | None = None
         self._digest: bytes | None = None
 
@@ -73,7 +76,16 @@ class Photograph:
         Raises:
             DataError: the file is absent, damaged, or no picture.
         """
-        return decode(self.path, self.rule) if self._kept is None else self._kept
+        return self.decoded() if self._kept is None else self._kept
+
+    def decoded(self) -> UInt8[Tensor, "h w c"]:
+        """The picture, decoded anew.
+
+        Raises:
+            DataError: as `pixels`.
+        """
+        held = None if self._read is None else BytesIO(self._read())
+        return decode(self.path, self.rule, held)
 
     def keep(self) -> int:
         """Decodes it for good, and says how many bytes that takes."""
@@ -83,7 +95,9 @@ class Photograph:
     @property
     def digest(self) -> bytes:
         """Of the file's bytes."""
-        if self._digest is None:
+        if self._digest is None and self._read is not None:
+            self._digest = hashlib.sha256(self._read()).digest()[:16]
+        elif self._digest is None:
             with self.path.open("rb") as opened:
                 self._digest = hashlib.file_digest(opened, "sha256").digest()[:16]
         return self._digest
@@ -154,14 +168,17 @@ def _threads(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="pictures")
 
 
-def decode(path: Path, rule: Rule) -> UInt8[Tensor, "h w c"]:
+def decode(path: Path, rule: Rule, held: BytesIO | None = None) -> UInt8[Tensor, "h w c"]:
     """A file's picture by a rule.
+
+    Args:
+        held: its bytes, if they are at hand.
 
     Raises:
         DataError: it is absent, damaged, too large, or no picture.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(path if held is None else held) as opened:
             width, height = opened.size
             if width * height > MOST_PIXELS:
                 raise DataError(

@@ -403,10 +403,10 @@ class Distiller(nn.Module):
         """
         chosen: dict[str, Terms] = {}
         for name, method in self.named_methods():
-            own = terms if name == part else _terms_of(name, terms) if part == AGGREGATOR else ()
-            if name == part or own:
+            wanted = {AGGREGATOR: _terms_of(name, terms), name: terms}.get(part, ())
+            if len(wanted) > 0:
                 values = method(seen)
-                chosen[name] = {term: values[term] for term in own}
+                chosen[name] = {term: values[term] for term in wanted}
         return self._objective(torch.zeros((), device=seen.has_label.device), chosen, progress)
 
     def observe(

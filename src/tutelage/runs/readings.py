@@ -140,7 +140,7 @@ def evaluate(
     return {"record": record, "again": again, "accepted": answer}
 
 
-_NOBODY: Mapping[str, Any] = {"teacher": None, "teachers": [], "aggregation": None}
+_NOBODY: dict[str, Any] = {"teacher": None, "teachers": [], "aggregation": None}
 """Of a recipe: no teacher."""
 
 
