@@ -141,8 +141,9 @@ def test_paired_rows_share_split_weights_batches_and_views_and_differ_by_seed(te
             assert torch.equal(other.split.validation.index, first.split.validation.index)
             assert weights_of(other.student) == weights_of(first.student)
             for step in (0, 1, 5):
-                batches = [vars(one.train.batch(step)).values() for one in (other, first)]
-                assert all(map(torch.equal, *batches))
+                batches = [dict(vars(one.train.batch(step))) for one in (other, first)]
+                assert [one.pop("weight") for one in batches] == [None, None]
+                assert all(map(torch.equal, *(one.values() for one in batches)))
         by_seed.append(first)
     one, two = by_seed
     assert torch.equal(one.split.train.index, two.split.train.index)
