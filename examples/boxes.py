@@ -28,8 +28,8 @@ class Box(NamedTuple):
     bottom: int
 
     @property
-    def is_empty(self) -> bool:
-        """It has no area."""
+    def is_thin(self) -> bool:
+        """It is less than two pixels wide or high, so that there is nothing to be seen."""
         return self.right <= self.left or self.bottom <= self.top
 
     @property
@@ -43,32 +43,38 @@ def boxes_of(annotation: Path) -> Iterator[Box]:
     for item in ElementTree.parse(annotation).getroot().iter("object"):
         place = item.find("bndbox")
         name = item.findtext("name")
-        if place is None or name is None:
-            raise SystemExit(f"{annotation} has an object without a name or a box.")
+        if place is None or not name or Path(name).name != name or name.startswith("."):
+            raise SystemExit(f"{annotation} has an object without a box, or named {name!r}.")
         sides = (place.findtext(key, "") for key in ("xmin", "ymin", "xmax", "ymax"))
         yield Box(name, *(int(float(side)) for side in sides))
 
 
+def more_beside(out: Path) -> Path:
+    """The folder of pictures that lose their label."""
+    return out.with_name(f"{out.name}-more")
+
+
 def cut(voc: Path, out: Path, labelled: int | None) -> Counter[str]:
-    """Writes the pictures; how many there are of each kind, and "without area"."""
+    """Writes the pictures; how many there are of each kind, and "too thin"."""
     found: Counter[str] = Counter()
     for part in ("train", "val", "test"):
-        files = (voc / "ImageSets" / "Main" / f"{part}.txt").read_text().split()
+        listed = voc / "ImageSets" / "Main" / f"{part}.txt"
+        files = listed.read_text().splitlines() if listed.is_file() else []
         crops: dict[str, list[tuple[str, Image.Image]]] = defaultdict(list)
-        for file in files:
+        for file in filter(None, map(str.strip, files)):
             with Image.open(voc / "JPEGImages" / f"{file}.jpg") as picture:
                 for number, box in enumerate(boxes_of(voc / "Annotations" / f"{file}.xml")):
-                    if box.is_empty:
-                        found["without area"] += 1
+                    if box.is_thin:
+                        found["too thin"] += 1
                         continue
                     name = f"{file}-{number:02}.png"
-                    crops[box.name].append((name, picture.crop(box.corners)))
+                    crops[box.name].append((name, picture.crop(box.corners).convert("RGB")))
         for label, pictures in crops.items():
             known = labelled if part == "train" else None
             pictures.sort(key=lambda one: hashlib.blake2b(one[0].encode()).digest())
             for place, (name, crop) in enumerate(pictures):
                 keeps = known is None or place < known
-                to = out / part / label if keeps else out.with_name(f"{out.name}-more")
+                to = out / part / label if keeps else more_beside(out)
                 to.mkdir(parents=True, exist_ok=True)
                 crop.save(to / name)
                 found[f"{part} {label}" if keeps else "more, without label"] += 1
@@ -84,8 +90,11 @@ def main() -> None:
     given = parser.parse_args()
     if not (given.voc / "Annotations").is_dir():
         raise SystemExit(f"{given.voc} has no folder Annotations. Name a folder in VOC layout.")
-    if given.out.exists():
-        raise SystemExit(f"{given.out} exists. Name a folder that does not.")
+    for folder in (given.out, more_beside(given.out)):
+        if folder.exists():
+            raise SystemExit(f"{folder} exists. Name another, or remove it.")
+    if not (given.voc / "ImageSets" / "Main" / "train.txt").is_file():
+        raise SystemExit(f"{given.voc} lists nothing in ImageSets/Main/train.txt.")
     for what, count in sorted(cut(given.voc, given.out, given.labelled).items()):
         print(f"{count:6,}  {what}")
 

@@ -62,7 +62,7 @@ def test_every_box_becomes_a_picture_of_its_class(
     out = tmp_path / "crops"
     run_boxes(monkeypatch, voc(tmp_path / "voc"), out, "--labelled", 2)
     said = capsys.readouterr().out
-    assert "1  without area" in said
+    assert "1  too thin" in said
     with Image.open(out / "train" / "dog" / "a-01.png") as crop:
         assert crop.size == (20, 10)
         red, green, _ = (

@@ -13,7 +13,7 @@ import tutelage
 from tutelage.build import build
 from tutelage.data.digits import digits
 from tutelage.distiller import Ensemble
-from tutelage.distiller.aggregation import ConfidenceWeighted
+from tutelage.distiller.aggregation import AccuracyWeighted, ConfidenceWeighted
 from tutelage.errors import RecipeError, SettingError, StoreError, TeacherError
 from tutelage.identity import identity_parts, weights_of
 from tutelage.provenance import versions
@@ -134,6 +134,8 @@ def test_from_a_store_of_what_they_say_together_training_is_the_same_to_the_last
     methods = {"kd": {"weight": 0.9}, "fitnet_hints": {"weight": 0.1}}
     value = taught(specialists, aggregation=how, data=data, methods=methods, steps=12, log_every=1)
     value["train"]["precision"] = "bf16"  # in which maps are stored
+    if how == "accuracy":  # other weights than powers of two, which bf16 would round
+        value["aggregation"] = {"name": how, "accuracies": [0.58, 0.52]}
     cache(validate(value, "r.yaml"), tmp_path / "store", EXACT, shown=False)
     live = losses(value, runs, "live")
     beside = value | {"teacher": {"cache": str(tmp_path / "store")}}
@@ -249,6 +251,65 @@ def test_a_teacher_at_chance_is_named(
     assert names == [f"{same} (1)", f"{same} (2)"]
 
 
-def test_an_override_goes_into_one_of_them(specialists: list[dict[str, Any]]):
+def test_how_they_are_mixed_can_be_overridden(specialists: list[dict[str, Any]]):
     value = apply_overrides(taught(specialists), {"aggregation": "accuracy"})
     assert validate(value, "r.yaml").aggregation == {"name": "accuracy", "accuracies": []}
+
+
+def test_a_store_of_other_teachers_is_refused(
+    specialists: list[dict[str, Any]], runs: Path, tmp_path: Path
+):
+    data = recipe()["data"] | {"num_views": 1}
+    value = taught(specialists, data=data)
+    cache(validate(value, "r.yaml"), tmp_path / "store", EXACT, shown=False)
+    beside = value | {"teacher": {"cache": str(tmp_path / "store")}}
+    made(beside)
+    other = train_generalist(tmp_path)
+    changed = beside | {"teachers": [specialists[0], {"run": str(other), "class_map": "names"}]}
+    with pytest.raises(StoreError, match="its teacher file 2 is"):
+        made(changed)
+
+
+def test_accuracies_that_are_given_are_those_of_the_run(
+    specialists: list[dict[str, Any]], runs: Path
+):
+    def said(name: str, aggregation: Any) -> Any:
+        value = taught(specialists, aggregation=aggregation)
+        record = train(value, name=name, runs=runs, shown=False).record
+        return record["teacher"]["test"]["calibration"]["nll"]
+
+    one = said("one", {"name": "accuracy", "accuracies": [0.9, 0.1]})
+    other = said("other", {"name": "accuracy", "accuracies": [0.1, 0.9]})
+    assert one != other
+
+
+def test_a_list_of_teachers_is_mixed_uniformly(specialists: list[dict[str, Any]], runs: Path):
+    members = made(taught(specialists)).teacher.members
+    uniform = train(taught(specialists, aggregation="uniform"), name="x", runs=runs, shown=False)
+    value = taught(specialists)
+    run = train(value, name="y", runs=runs, teacher=list(members), shown=False)
+    assert weights_of(run.student()) == weights_of(uniform.student())
+    with pytest.raises(TeacherError, match="two or more, but 1"):
+        train(value, name="z", runs=runs, teacher=[members[0]], shown=False)
+
+
+def test_settings_of_a_given_aggregator_count(specialists: list[dict[str, Any]]):
+    members = made(taught(specialists)).teacher.members
+    contents = [
+        build(
+            validate(taught([], aggregation=None, teacher=None), "r.yaml"),
+            teacher=Ensemble(members, AccuracyWeighted(accuracies=accuracies)),
+        ).content["teacher"]
+        for accuracies in ([0.5, 0.4], [0.5, 0.4], [0.5, 0.3])
+    ]
+    assert contents[0] == contents[1] != contents[2]
+
+
+def test_a_teacher_may_know_a_single_class(specialists: list[dict[str, Any]], runs: Path):
+    single = {**specialists[0], "class_map": {"3": 3}}
+    value = taught([*specialists, single])
+    record = train(value, name="x", runs=runs, shown=False).record
+    assert record["teacher"]["members"][2]["classes"] == 1
+    few = taught([*specialists, single], data=recipe()["data"] | {"validation": 5})
+    with pytest.raises(TeacherError, match="None of 5 validation pictures is of a class that"):
+        train(few, name="y", runs=runs, shown=False)

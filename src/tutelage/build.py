@@ -1,7 +1,7 @@
 """From a recipe to objects. Nothing is written here, so a mistake costs nothing."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -36,11 +36,12 @@ from tutelage.identity import code_of, content_of, fingerprint_of, named_teacher
 from tutelage.methods import METHODS, Method
 from tutelage.models.network import AnyNetwork, Network
 from tutelage.models.saved import Description
-from tutelage.networks import make_student, make_teacher, teacher_file
+from tutelage.networks import make_student, make_teacher, teacher_files
 from tutelage.recipes import Recipe, left_open, views_of
 from tutelage.tasks import Classification
 from tutelage.teachers import LiveTeacher, StoredTeacher
 from tutelage.teachers.manifest import require_same
+from tutelage.types import ObservationShape
 
 __all__ = ["EVALUATION_BATCH", "Built", "build", "live_teacher", "softest"]
 
@@ -84,7 +85,7 @@ def build(
     recipe: Recipe,
     *,
     student: nn.Module | None = None,
-    teacher: AnyNetwork | StoredTeacher | None = None,
+    teacher: AnyNetwork | Sequence[AnyNetwork] | StoredTeacher | None = None,
     data: Source | None = None,
     with_test: bool = True,
 ) -> Built:
@@ -144,6 +145,9 @@ def build(
     )
     if isinstance(guide, StoredTeacher):
         _check_sizes(guide, network, distiller)
+    if isinstance(guide, Ensemble) and not distiller.teachers:  # measured, though nobody asks it
+        shape = ObservationShape((len(source.classes),))
+        guide.aggregator.build([shape] * len(live), shape)
     settings = recipe.train
     train = TrainLoader(
         split.train,
@@ -215,7 +219,7 @@ def _unlabelled(source: Source, folder: bool | str) -> Pictures | None:
 
 
 def _teacher(
-    recipe: Recipe, source: Source, given: AnyNetwork | StoredTeacher | None
+    recipe: Recipe, source: Source, given: AnyNetwork | Sequence[AnyNetwork] | StoredTeacher | None
 ) -> Network | StoredTeacher | None:
     if isinstance(given, StoredTeacher):
         return given
@@ -238,7 +242,7 @@ def _check_store(
     known = store.manifest.fingerprint
     require_same(store.folder, known, fingerprint_of(recipe, content, split))
     if entry.keys() - {"cache"} or recipe.teachers:  # what it was made of is named, too
-        named = named_teacher(recipe, content, teacher_file(recipe))
+        named = named_teacher(recipe, content, teacher_files(recipe))
         require_same(store.folder, known, named, "the teacher that the recipe names")
     for part in ("train", "validation", "test"):
         missing = int((store.locate(part, getattr(split, part).index) < 0).sum())

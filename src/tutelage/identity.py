@@ -2,7 +2,7 @@
 
 import hashlib
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,8 +54,6 @@ def pictures_of(pictures: Pictures) -> str:
     """
     state = hashlib.sha256()
     tensors = [pictures.labels, pictures.has_label, pictures.index]
-    if pictures.weight is not None:
-        tensors.append(pictures.weight)
     if isinstance(pictures.pixels, Tensor):
         tensors = [pictures.pixels, *tensors]
     else:
@@ -92,9 +90,10 @@ def content_of(
         given: which of "student" and "teacher" were given as objects.
 
     Returns:
-        "train", "test": pictures; "source": classes, and mean and standard deviation of the pixels;
-        "student", "teacher": weights, of those that do not begin at random; of a stored teacher the
-        store's fingerprint, how its answers are coded, and its files; of several "members".
+        "train", "test": pictures; "picture_weights", if they have some; "source": classes, and
+        mean and standard deviation of the pixels; "student", "teacher": weights, of those that do
+        not begin at random; of a stored teacher the store's fingerprint, how its answers are coded,
+        and its files; of several "members".
     """
     classes = {"classes": source.classes, "mean": source.mean, "std": source.std}
     content: dict[str, Any] = {
@@ -102,6 +101,8 @@ def content_of(
         "test": pictures_of(source.test),
         "source": digest(classes),
     }
+    if source.train.weight is not None:  # which no teacher's answer depends on
+        content["picture_weights"] = digest(source.train.weight.tolist())
     if source.validation is not None:
         content["validation"] = pictures_of(source.validation)
     for what, network in (("student", student), ("teacher", teacher)):
@@ -135,8 +136,19 @@ def _ensemble(recipe: Recipe, ensemble: Ensemble, given: bool) -> dict[str, Any]
     for entry, one in zip(entries, ensemble.members, strict=True):
         parts = None if one.class_map is None else [list(part) for part in one.class_map.parts]
         members.append({"is": _weights_known(entry, one, given), "class_map": parts})
-    mixing = {"aggregator": _source_of(ensemble.aggregator)} if given else {}
+    mixing = {"aggregator": _aggregator(ensemble.aggregator)} if given else {}
     return {"members": members, **mixing}
+
+
+def _aggregator(aggregator: nn.Module) -> list[str]:
+    """One that was given as an object: its source, its settings, and what it has learned."""
+    own = {key: repr(value) for key, value in vars(aggregator).items() if key not in _OF_MODULES}
+    state = {name: value.tolist() for name, value in aggregator.state_dict().items()}
+    return [_source_of(aggregator), digest([own, repr(state)])]
+
+
+_OF_MODULES = frozenset(vars(nn.Module()))
+"""What every module has."""
 
 
 def _file(path: Path) -> str:
@@ -156,12 +168,12 @@ def _stored(teacher: StoredTeacher) -> dict[str, Any]:
 
 
 def teacher_fingerprint(
-    recipe: Recipe, content: Mapping[str, Any], network: Network, file: Path | None
+    recipe: Recipe, content: Mapping[str, Any], network: Network, files: Sequence[Path | None]
 ) -> dict[str, Any]:
     """The part of a store's fingerprint that says whose answers it holds.
 
     Args:
-        file: with its weights; None if it was given as an object.
+        files: with the weights of each teacher; None if it was given as an object.
     """
     members = members_of(network)
     maps = [None if one.class_map is None else one.class_map.parts for one in members]
@@ -171,18 +183,21 @@ def teacher_fingerprint(
         "teacher": weights_of(network),
         "teacher_spec": digest(specs[0] if len(specs) == 1 else specs),
         **mapped,
-        **named_teacher(recipe, content, file),
+        **named_teacher(recipe, content, files),
     }
 
 
-def named_teacher(recipe: Recipe, content: Mapping[str, Any], file: Path | None) -> dict[str, Any]:
-    """What can be said of a teacher without loading it: its file, and its settings."""
+def named_teacher(
+    recipe: Recipe, content: Mapping[str, Any], files: Sequence[Path | None]
+) -> dict[str, Any]:
+    """What can be said of teachers without loading them: their files, and their settings."""
     settings: Any = _without(recipe.teacher or {}, _PLACES)
     if recipe.teachers:
         settings = [[_without(one, _PLACES) for one in recipe.teachers], recipe.aggregation]
     found = {"teacher_settings": digest([settings, content["source"]]) if settings else None}
-    if file is not None and file.is_file():
-        found["teacher_file"] = _file(file)
+    for place, file in enumerate(files, start=1):
+        if file is not None and file.is_file():
+            found["teacher_file" if len(files) == 1 else f"teacher_file_{place}"] = _file(file)
     return found
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tutelage import rng
 from tutelage.data import Source
-from tutelage.distiller.aggregation import AGGREGATORS, Ensemble
+from tutelage.distiller.aggregation import AGGREGATORS, Ensemble, Uniform
 from tutelage.errors import NetworkError, TeacherError, nearest
 from tutelage.models import made_for
 from tutelage.models.checkpoints import load_into, read_state
@@ -23,7 +23,7 @@ from tutelage.recipes.networks import NETWORK_KEYS, TEACHER_KEYS
 from tutelage.records import RunFolder
 from tutelage.types import InputSpec
 
-__all__ = ["make_student", "make_teacher", "spec_of", "teacher_file"]
+__all__ = ["make_student", "make_teacher", "spec_of", "teacher_files"]
 
 _DEEP = 100
 
@@ -173,11 +173,14 @@ def _by_function(folder: Path, what: str) -> tuple[Network, Description] | None:
     return network, description
 
 
-def make_teacher(recipe: Recipe, source: Source, given: AnyNetwork | None) -> Network | None:
+def make_teacher(
+    recipe: Recipe, source: Source, given: AnyNetwork | Sequence[AnyNetwork] | None
+) -> Network | None:
     """The teacher, if it is a network; what it says is of the source's classes, in their order.
 
     Args:
-        given: takes the place of the recipe's entry.
+        given: takes the place of the recipe's entry; several are mixed uniformly, unless they come
+            as an `Ensemble`.
 
     Returns:
         An `Ensemble` of several.
@@ -185,6 +188,15 @@ def make_teacher(recipe: Recipe, source: Source, given: AnyNetwork | None) -> Ne
     Raises:
         TutelageError: it does not exist, has no weights, or its classes are not the data's.
     """
+    if isinstance(given, list | tuple):
+        members = [
+            one if isinstance(one, Network) else Network(one, spec_of(source)) for one in given
+        ]
+        if len(members) < 2:
+            raise TeacherError(
+                f"Several teachers are two or more, but {len(members)} are given. Give one alone."
+            )
+        return Ensemble([one.whole() for one in members], Uniform())
     if given is not None:
         network = given if isinstance(given, Network) else Network(given, spec_of(source))
         return network.whole()
@@ -333,9 +345,12 @@ def _listed(names: Sequence[str]) -> str:
     return few if len(names) <= 4 else f"{few}, … ({len(names)})"
 
 
-def teacher_file(recipe: Recipe) -> Path | None:
-    """The file with the weights that a recipe names for its teacher, if it names one."""
-    entry = recipe.teacher or {}
+def teacher_files(recipe: Recipe) -> tuple[Path | None, ...]:
+    """The file with the weights that a recipe names for each of its teachers, if it names one."""
+    return tuple(_file_of(entry) for entry in recipe.teachers or [recipe.teacher or {}])
+
+
+def _file_of(entry: Mapping[str, Any]) -> Path | None:
     if "checkpoint" in entry:
         return Path(entry["checkpoint"])
     if "run" not in entry:

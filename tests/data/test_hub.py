@@ -15,7 +15,7 @@ from tiny import recipe
 from tutelage.data.folder import folder
 from tutelage.data.hub import hub
 from tutelage.data.photographs import in_threads
-from tutelage.errors import DataError
+from tutelage.errors import DataError, NoEffectWarning
 from tutelage.runs import train
 
 NAMES = ["cat", "dog"]
@@ -97,10 +97,42 @@ def test_parts_and_columns_can_be_said(parquet: Path):
     swapped = hub(dataset=str(parquet), parts={"train": "test", "test": "train"}, size=16)
     assert (len(swapped.train), len(swapped.test)) == (4, 10)
     alone: Any = {"dataset": str(parquet), "image": "img", "label": "id", "size": 16}
-    source = hub(**alone, parts={"train": "train"})
-    assert source.classes == tuple(sorted(str(n) for n in range(10)))
     with pytest.raises(DataError, match="label '20' in test, which train has not"):
         hub(**alone)
+
+
+def saved(folder: Path, **splits: datasets.Dataset) -> str:
+    datasets.DatasetDict(splits).save_to_disk(folder)
+    return str(folder)
+
+
+def test_numbers_are_classes_in_their_order(tmp_path: Path):
+    place = saved(tmp_path / "saved", train=rows(0, 12))
+    source = hub(dataset=place, image="img", label="id", size=16, test=0.1)
+    assert source.classes == tuple(str(n) for n in range(12))
+
+
+def test_each_split_names_its_own_classes(tmp_path: Path):
+    other = rows(20, 4).cast_column("kind", datasets.ClassLabel(names=NAMES[::-1]))
+    place = saved(tmp_path / "saved", train=rows(0, 10), test=other)
+    source = hub(dataset=place, size=16)
+    assert [source.classes[n] for n in source.test.labels.tolist()] == ["dog", "cat"] * 2
+
+
+def test_a_split_without_labels_is_refused_before_anything_runs(tmp_path: Path):
+    hidden = rows(20, 4).map(lambda _: {"kind": -1})
+    with pytest.raises(DataError, match="test has a picture without label"):
+        hub(dataset=saved(tmp_path / "a", train=rows(0, 10), test=hidden), size=16)
+    source = hub(dataset=saved(tmp_path / "b", train=hidden, test=rows(0, 10)), size=16)
+    assert not source.train.has_label.any()
+    lacking = rows(20, 4).remove_columns("kind")
+    with pytest.raises(DataError, match="test has no column 'kind', which train has"):
+        hub(dataset=saved(tmp_path / "c", train=rows(0, 10), test=lacking), size=16)
+
+
+def test_a_setting_without_effect_warns(parquet: Path):
+    with pytest.warns(NoEffectWarning, match="config and revision change nothing"):
+        hub(dataset=str(parquet), revision="main", size=16)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +141,10 @@ def test_parts_and_columns_can_be_said(parquet: Path):
         ({"label": "age"}, "has no column 'age'"),
         ({"parts": {"train": "dev"}}, "has no split 'dev'"),
         ({"parts": {"training": "train"}}, "not 'training'"),
-        ({"parts": {"test": "test"}}, "none is called train"),
+        ({"parts": {"test": "train"}}, "and none to train on"),
+        ({"parts": {"train": "test", "test": "test"}}, "is named for two parts"),
+        ({"label": "img"}, "holds no classes"),
+        ({"image": "kind"}, "holds no pictures"),
         ({"dataset": "nobody/nothing"}, "cannot be read"),
         ({"dataset": "."}, "cannot be read"),
     ],

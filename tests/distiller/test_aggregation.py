@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from small_run import pictures, settings, tiny, train_tiny
+from small_run import held_out, loader, pictures, settings, tiny, train_tiny
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -23,7 +23,8 @@ from tutelage.distiller.aggregation import (
     mixture,
 )
 from tutelage.engine import make_optimizer
-from tutelage.errors import SettingError, TeacherError
+from tutelage.engine.phases import end_phase
+from tutelage.errors import NetworkError, SettingError, TeacherError
 from tutelage.evaluation.cost import macs, num_parameters
 from tutelage.evaluation.memory import file_size
 from tutelage.methods import KD, FitNetHints
@@ -110,14 +111,22 @@ def test_it_is_the_weighted_mean_where_all_know_all(logits: Tensor, given_weight
     torch.testing.assert_close(mixture(logits, given_weights).exp(), mean)
 
 
+def weighed() -> list[Aggregator]:
+    """Of each kind one, as a run has them for three teachers."""
+    found = [make() for make in AGGREGATORS.values()]
+    for one in found:
+        one.weigh([0.6, 0.3, 0.1])
+    return found
+
+
 @given(answers(1), weights)
 def test_copies_of_one_teacher_say_what_it_says_whatever_the_weights(
     logits: Tensor, given_weights: Tensor
 ):
     expected = logits[0].log_softmax(dim=1)
     torch.testing.assert_close(mixture(logits.expand(3, -1, -1), given_weights), expected)
-    for make in AGGREGATORS.values():
-        said = make()(seen(*logits.expand(3, -1, -1))).output
+    for mix in weighed():
+        said = mix(seen(*logits.expand(3, -1, -1))).output
         torch.testing.assert_close(said, expected)
 
 
@@ -141,9 +150,9 @@ def test_half_precision_is_mixed_in_float32():
 def test_where_a_picture_stands_in_a_batch_changes_no_bit(count: int, place: int):
     logits = torch.randn(3, 10, 7, generator=torch.Generator().manual_seed(count))
     more = torch.randn(3, count, 7)
-    for make in AGGREGATORS.values():
-        alone = make()(seen(*logits)).output
-        among = make()(seen(*torch.cat([logits[:, :place], more, logits[:, place:]], dim=1))).output
+    for mix in weighed():
+        alone = mix(seen(*logits)).output
+        among = mix(seen(*torch.cat([logits[:, :place], more, logits[:, place:]], dim=1))).output
         assert torch.equal(torch.cat([among[:place], among[place + count :]]), alone)
 
 
@@ -192,6 +201,21 @@ def test_accuracy_counts_above_chance():
     assert mix.shares.tolist() == [1, 1]
     unmeasured = AccuracyWeighted()(seen(*logits)).output
     torch.testing.assert_close(unmeasured, Uniform()(seen(*logits)).output)
+
+
+def test_accuracies_that_are_given_stay():
+    given_ones, measured = AccuracyWeighted(accuracies=[0.6, 0.2]), AccuracyWeighted()
+    for mix in (given_ones, measured):
+        mix.weigh([0.1, 0.9])
+    torch.testing.assert_close(given_ones.shares, torch.tensor([0.6, 0.2]))
+    torch.testing.assert_close(measured.shares, torch.tensor([0.1, 0.9]))
+
+
+def test_weights_are_not_rounded_to_the_precision_of_the_answers():
+    mix = AccuracyWeighted(accuracies=[0.52, 0.58])
+    logits = torch.tensor([[[0.0, 1.0, UNKNOWN]], [[UNKNOWN, UNKNOWN, 0.0]]])
+    expected = mix(seen(*logits)).output
+    assert torch.equal(mix(seen(*logits.bfloat16())).output, expected)
 
 
 @pytest.mark.parametrize("wrong", [[-0.1, 0.5], [1.1, 0.5], [float("nan"), 0.5]])
@@ -357,6 +381,39 @@ def test_it_learns_decides_between_phases_and_resumes_to_the_same_bits(tmp_path:
     assert all(torch.equal(value, expected[name]) for name, value in resumed.state_dict().items())
 
 
+def test_a_virtual_step_takes_the_aggregators_own_rate(monkeypatch: pytest.MonkeyPatch):
+    """Plain steps: what the look-ahead loss was measured at, worked out beside it."""
+    distiller = learning()
+    assert isinstance(distiller.aggregator, Learned)
+    before = distiller.aggregator.logits.detach().clone()
+    found = []
+
+    def look(self: Learned, phase: Phase) -> None:
+        inner = distiller.task.supervised_loss
+
+        def noting(*given: Any, **more: Any) -> Tensor:
+            found.append(self.logits.detach().clone())
+            return inner(*given, **more)
+
+        monkeypatch.setattr(distiller.task, "supervised_loss", noting)
+        phase.lookahead(["kd.kl"])
+
+    monkeypatch.setattr(Learned, "end_phase", look)
+    data = loader()
+    batch = data.batch(0)
+    out = distiller(
+        batch.images, batch.targets, index=batch.index, view=batch.view, has_label=batch.has_label
+    )
+    kl = distiller.weighted_terms(
+        "kd", ["kl"], distiller.observe(batch.images, batch.targets, index=batch.index), 0.0
+    )
+    del out
+    (gradient,) = torch.autograd.grad(kl, [distiller.aggregator.logits])
+    end_phase(distiller, 0, held_out(), batch, lr=0.01, progress=0.0)
+    torch.testing.assert_close(found[0], before - 10 * 0.01 * gradient)
+    assert torch.equal(distiller.aggregator.logits.detach(), before)
+
+
 def test_no_method_may_take_the_aggregators_name():
     with pytest.raises(SettingError, match="called 'aggregator'"):
         pupil(tiny(1), methods={"aggregator": (KD(), 1.0)})
@@ -379,3 +436,15 @@ def test_an_ensemble_answers_as_its_aggregator_says_and_costs_the_sum():
     alone.tap(["layer1"])
     assert torch.equal(maps, alone.observe(images(), ["layer1"]).features["layer1"])
     assert [stage.name for stage in ensemble.stages()] == [s.name for s in alone.stages()]
+
+
+def test_an_ensemble_stays_whole():
+    members = [tiny(1), tiny(2)]
+    ensemble = Ensemble(members, Uniform())
+    assert ensemble.whole() is ensemble
+    with pytest.raises(NetworkError, match="no classes of their own"):
+        ensemble.with_class_map(ClassMap([[0], [1]], 3))
+    with pytest.raises(NetworkError, match="no sub-net 'x'"):
+        ensemble.extract("x")
+    ensemble.double()
+    assert {one.mean.dtype for one in ensemble.members} == {torch.float64}

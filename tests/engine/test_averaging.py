@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.data import TrainLoader
 from tutelage.distiller import Distiller
+from tutelage.engine.averaging import Average
 from tutelage.methods import FitNetHints
 
 
@@ -75,7 +76,25 @@ def test_what_is_validated_is_the_average_and_training_goes_on_without_it(
     close(bits(distiller.student), average(weights, 0.7))
 
 
-def test_a_validation_that_fails_gives_the_weights_back(tmp_path: Path):
+def test_what_is_in_place_for_a_while_is_taken_back_whatever_happens():
+    module = nn.BatchNorm1d(3)
+    average = Average(module, 0.5)
+    with torch.no_grad():
+        module.weight.fill_(2.0)
+        module.num_batches_tracked.fill_(7)  # pyright: ignore[reportOptionalMemberAccess]
+    before = bits(module)
+
+    def fail() -> None:
+        with average.in_place():
+            assert module.weight.tolist() == [1, 1, 1]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert all(torch.equal(value, before[name]) for name, value in bits(module).items())
+
+
+def test_a_run_whose_validation_failed_goes_on(tmp_path: Path):
     distiller = Distiller(tiny())
 
     def fail() -> float:

@@ -1,5 +1,6 @@
 """Data sets in the form of Hugging Face's `datasets`: by name, or from a folder of local files."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +10,7 @@ from tutelage.data.gathering import Reading, gather, rule_of
 from tutelage.data.listing import PARTS, Entry
 from tutelage.data.photographs import Photograph
 from tutelage.data.pictures import Source
-from tutelage.errors import DataError, first_line, nearest
+from tutelage.errors import DataError, NoEffectWarning, first_line, nearest
 
 __all__ = ["hub"]
 
@@ -37,7 +38,7 @@ def hub(
         revision: which of its versions; say one, so that the same pictures come next year.
         image, label: names of columns; None: the only one that holds pictures, and the only one
             that holds classes.
-        parts: train, validation or test → the split that it is; None: by the splits' own names.
+        parts: train, validation or test → the split that it is, where its name does not say so.
         size, channels, test, split_seed, skip, keep: see `folder.folder`.
 
     Raises:
@@ -75,6 +76,12 @@ def _load(dataset: str, config: str | None, revision: str | None) -> dict[str, A
             "tutelage[hub]."
         ) from error
     place = Path(dataset).expanduser()
+    if place.is_dir() and (config or revision):
+        warnings.warn(
+            f"config and revision change nothing, because {dataset} is a folder; leave them out.",
+            NoEffectWarning,
+            stacklevel=3,
+        )
     try:
         if place.is_dir() and any(place.glob("*.parquet")):
             files = {file.stem.partition("-")[0]: [] for file in place.glob("*.parquet")}
@@ -95,21 +102,22 @@ def _load(dataset: str, config: str | None, revision: str | None) -> dict[str, A
 
 
 def _parts(splits: Mapping[str, Any], asked: Mapping[str, str] | None, name: str) -> dict[str, str]:
-    """Part → split."""
+    """Part → split: as the splits are called, but for what was asked."""
     known = sorted(splits)
-    if asked is None:
-        found = {PARTS[split]: split for split in known if split in PARTS}
-    else:
-        found = dict(asked)
-        for part, split in found.items():
-            if part not in ("train", "validation", "test"):
-                raise DataError(f"parts are train, validation and test, not {part!r}.")
-            if split not in splits:
-                raise DataError(f"{name} has no split {split!r}; {nearest(split, known)}.")
+    found = {PARTS[split]: split for split in known if split in PARTS}
+    for part, split in (asked or {}).items():
+        if part not in ("train", "validation", "test"):
+            raise DataError(f"parts are train, validation and test, not {part!r}. Correct it.")
+        if split not in splits:
+            raise DataError(f"{name} has no split {split!r}; {nearest(split, known)}.")
+        found = {p: s for p, s in found.items() if s != split} | {part: split}
+    twice = [split for split in found.values() if list(found.values()).count(split) > 1]
+    if twice:
+        raise DataError(f"The split {twice[0]!r} of {name} is named for two parts. Name others.")
     if "train" not in found:
         raise DataError(
-            f"Of the splits of {name}, {', '.join(known)}, none is called train. Say which is in "
-            "parts."
+            f"{name} has the splits {', '.join(known)}, and none to train on. Say which it is: "
+            "parts: {train: …}."
         )
     return found
 
@@ -132,7 +140,12 @@ def _columns(
             )
         return fitting[0]
 
-    return one(image, "pictures", "Image"), one(label, "classes", "ClassLabel")
+    found = one(image, "pictures", "Image"), one(label, "classes", "ClassLabel")
+    if type(features[found[0]]).__name__ != "Image":
+        raise DataError(f"The column {found[0]!r} of {name} holds no pictures. Name another.")
+    if type(features[found[1]]).__name__ not in ("ClassLabel", "Value"):
+        raise DataError(f"The column {found[1]!r} of {name} holds no classes. Name another.")
+    return found
 
 
 @lru_cache(maxsize=2)
@@ -140,21 +153,34 @@ def _source(
     held: _Held, parts: tuple[tuple[str, str], ...], columns: tuple[str, str], reading: Reading
 ) -> Source:
     image, label = columns
-    classes = getattr(held.splits[dict(parts)["train"]].features[label], "names", None)
+    train = held.splits[dict(parts)["train"]]
+    classes = getattr(train.features[label], "names", None)
     by_part: dict[str, list[tuple[Photograph, Entry]]] = {}
+    values: set[Any] = set()
     for part, split in parts:
+        where = f"{held.name}, {split}"
         rows = held.splits[split]
+        for column in columns:
+            if column not in rows.features:
+                raise DataError(f"{where} has no column {column!r}, which train has. Leave it out.")
+        names = _labels(rows[label], getattr(rows.features[label], "names", None), where)
+        if part != "train" and None in names:
+            raise DataError(
+                f"{where} has a picture without label, which {part} needs. Leave the split out: "
+                "say in parts which are to be used."
+            )
+        values |= set(rows[label]) if part == "train" else set()
         rows = rows.select_columns([image, label]).cast_column(image, _undecoded())
-        names = _labels(rows[label], classes, f"{held.name}, {split}")
         by_part[part] = []
         for number, name in enumerate(names):
             path = Path(held.name) / split / str(number)
-            file = Photograph(path, reading.rule, _reader(rows, number, image, path))
+            file = Photograph(path, reading.rule, _reader(rows, number, image))
             by_part[part].append((file, Entry(path, name)))
-    known = {entry.label for _, entry in by_part["train"]} if classes is None else set(classes)
+    if classes is None:  # numbers in their order, names by the alphabet
+        classes = [str(value) for value in sorted(value for value in values if value is not None)]
     for part, entries in by_part.items():
         for _, entry in entries:
-            if entry.label is not None and entry.label not in known:
+            if entry.label is not None and entry.label not in classes:
                 raise DataError(
                     f"{held.name} has the label {entry.label!r} in {part}, which train has not. "
                     "Leave those pictures out, or name other parts."
@@ -168,25 +194,29 @@ def _undecoded() -> Any:
     return datasets.Image(decode=False)
 
 
-def _reader(rows: Any, number: int, image: str, where: Path) -> Callable[[], bytes]:
+def _reader(rows: Any, number: int, image: str) -> Callable[[], bytes]:
     """Gives the bytes of one picture's file."""
 
     def read() -> bytes:
         held = rows[number][image]
         if held is None:
-            raise DataError(f"{where} has no picture.")
+            raise ValueError("it is empty")
         return held["bytes"] if held["bytes"] is not None else Path(held["path"]).read_bytes()
 
     return read
 
 
-def _labels(values: Iterable[Any], classes: Sequence[str] | None, where: str) -> list[str | None]:
-    """Names of classes; None without a label."""
+def _labels(values: Iterable[Any], names: Sequence[str] | None, where: str) -> list[str | None]:
+    """Names of classes; None without a label.
+
+    Args:
+        names: of the split's own classes, if its labels are their numbers.
+    """
     values = list(values)
-    if classes is None:
+    if names is None:
         return [None if value is None else str(value) for value in values]
-    bad = [value for value in values if value is not None and not -1 <= value < len(classes)]
+    bad = [value for value in values if value is not None and not -1 <= value < len(names)]
     if bad:
-        raise DataError(f"{where} has the label {bad[0]}, but {len(classes)} classes.")
-    names: dict[Any, str] = dict(enumerate(classes))
-    return [names.get(value) for value in values]  # -1 stands for none
+        raise DataError(f"{where} has the label {bad[0]}, but {len(names)} classes.")
+    known: dict[Any, str] = dict(enumerate(names))
+    return [known.get(value) for value in values]  # -1 stands for none

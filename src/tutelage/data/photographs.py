@@ -84,8 +84,15 @@ class Photograph:
         Raises:
             DataError: as `pixels`.
         """
-        held = None if self._read is None else BytesIO(self._read())
+        held = None if self._read is None else BytesIO(self._bytes())
         return decode(self.path, self.rule, held)
+
+    def _bytes(self) -> bytes:
+        assert self._read is not None
+        try:
+            return self._read()
+        except Exception as error:  # of whatever holds them
+            raise DataError(f"{self.path} cannot be read ({first_line(error)}).") from error
 
     def keep(self) -> int:
         """Decodes it for good, and says how many bytes that takes."""
@@ -96,7 +103,7 @@ class Photograph:
     def digest(self) -> bytes:
         """Of the file's bytes."""
         if self._digest is None and self._read is not None:
-            self._digest = hashlib.sha256(self._read()).digest()[:16]
+            self._digest = hashlib.sha256(self._bytes()).digest()[:16]
         elif self._digest is None:
             with self.path.open("rb") as opened:
                 self._digest = hashlib.file_digest(opened, "sha256").digest()[:16]

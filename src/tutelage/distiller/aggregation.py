@@ -22,7 +22,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from tutelage.errors import SettingError
+from tutelage.errors import NetworkError, SettingError
+from tutelage.models.class_map import ClassMap
 from tutelage.models.network import Network
 from tutelage.types import Findings, Observation, ObservationShape, OutputKind, Phase
 
@@ -158,7 +159,8 @@ class AccuracyWeighted(_Mixing):
     teacher is better than chance, all count alike.
 
     Args:
-        accuracies: above chance, where somebody has measured them; not negative.
+        accuracies: above chance, where somebody has measured them, not negative; a run takes these
+            and measures none.
 
     Raises:
         SettingError: one is negative, or above 1.
@@ -169,8 +171,9 @@ class AccuracyWeighted(_Mixing):
     def __init__(self, *, accuracies: Sequence[float] = ()) -> None:
         super().__init__()
         self.register_buffer("shares", torch.zeros(0))
+        self._given = bool(accuracies)
         if accuracies:
-            self.weigh(accuracies)
+            self._take(accuracies)
 
     def build(self, teachers: Sequence[ObservationShape], student: ObservationShape) -> None:
         """Checks that there is an accuracy for each teacher, if there are any."""
@@ -184,7 +187,11 @@ class AccuracyWeighted(_Mixing):
             )
 
     def weigh(self, accuracies: Sequence[float]) -> None:
-        """Takes them for weights."""
+        """Takes them for weights, unless some were given."""
+        if not self._given:
+            self._take(accuracies)
+
+    def _take(self, accuracies: Sequence[float]) -> None:
         given = torch.tensor(list(accuracies), dtype=torch.float32)
         if not bool(((given >= 0) & (given <= 1)).all()):
             raise SettingError(
@@ -199,7 +206,7 @@ class AccuracyWeighted(_Mixing):
         """As they were measured; 1 for each before that."""
         if len(self.shares) == 0:
             return logits.new_ones(len(logits), 1)
-        return self.shares[:, None].to(logits)
+        return self.shares[:, None].to(logits.device)  # not rounded to what logits are in
 
 
 @final
@@ -251,6 +258,33 @@ class Ensemble(Network):
         self.others = nn.ModuleList(others)
         self.aggregator = aggregator
         self._members = tuple(members)  # the first has the same module, which is part of this one
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Ensemble":
+        """Moves the first member's own buffers along."""
+        super()._apply(fn, recurse)
+        self._members[0]._apply(fn, recurse)
+        return self
+
+    def whole(self) -> "Ensemble":
+        """Of the members that have sub-nets the whole alone."""
+        wholes = [one.whole() for one in self._members]
+        if all(one is other for one, other in zip(wholes, self._members, strict=True)):
+            return self
+        return Ensemble(wholes, self.aggregator)
+
+    def extract(self, subnet: str) -> Network:
+        """Refused: there is no single network to take out."""
+        raise NetworkError(
+            f"Several networks that answer as one have no sub-net {subnet!r} to take out. Take it "
+            "out of one of them."
+        )
+
+    def with_class_map(self, class_map: ClassMap) -> Network:
+        """Refused: each member has its own."""
+        raise NetworkError(
+            "Several networks that answer as one have no classes of their own to map. Give each of "
+            "them its class_map."
+        )
 
     @property
     def members(self) -> tuple[Network, ...]:

@@ -88,7 +88,9 @@ class _Phase:
     def lookahead(self, terms: Iterable[str]) -> float:
         module = self._distiller
         before = {name: value.clone() for name, value in module.state_dict().items()}
-        parameters = list(module.trainable_parameters())
+        groups = module.parameter_groups()
+        parameters = [one for group in groups for one in group["params"]]
+        rates = [self._lr * group["lr_factor"] for group in groups for _ in group["params"]]
         try:
             with (
                 torch.random.fork_rng(devices=_cuda_devices()),
@@ -101,9 +103,9 @@ class _Phase:
             if loss.requires_grad:  # not if no terms are named: no step
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
                 with torch.no_grad():
-                    for parameter, gradient in zip(parameters, gradients, strict=True):
+                    for parameter, rate, gradient in zip(parameters, rates, gradients, strict=True):
                         if gradient is not None:
-                            parameter -= self._lr * gradient
+                            parameter -= rate * gradient
             return self._supervised_loss()
         finally:
             module.load_state_dict(before)

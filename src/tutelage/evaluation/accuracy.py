@@ -27,8 +27,10 @@ def accuracy(predictions: Predictions) -> float:
 def near_chance(share: float, predictions: Predictions) -> bool:
     """Whether an accuracy could be that of always naming the most frequent class.
 
-    The bound is three standard deviations of a binomial above that class's share.
+    The bound is three standard deviations of a binomial above that class's share. All right is
+    never near, unless there is one class alone.
     """
     labels = predictions.targets[predictions.has_label]
     commonest = float(labels.bincount().max()) / len(labels)
-    return share <= commonest + 3 * math.sqrt(commonest * (1 - commonest) / len(labels))
+    bound = commonest + 3 * math.sqrt(commonest * (1 - commonest) / len(labels))
+    return share <= bound and (share < 1 or commonest == 1)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import final
 
+from tutelage.provenance import digest
 from tutelage.report.lines import Line, Record
 
 __all__ = ["Timed", "network_kind", "of_trials", "teacher_kind"]
@@ -32,7 +33,10 @@ def teacher_kind(record: Record) -> str:
     if recipe.get("teachers"):
         named = {key: recipe[key] for key in ("teachers", "aggregation")}
     known = content.get("teacher")
-    if isinstance(known, Mapping):  # of a store, or given as an object
+    if isinstance(known, Mapping) and "members" in known:  # as a store's fingerprint has it
+        parts = [one["is"] for one in known["members"]]
+        known = digest([one["weights"] if isinstance(one, Mapping) else one for one in parts])
+    elif isinstance(known, Mapping):  # of a store, or given as an object
         known = (known.get("fingerprint") or {}).get("teacher", known)
     return json.dumps([named, known, content.get("test")], sort_keys=True)
 

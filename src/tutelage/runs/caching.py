@@ -22,7 +22,7 @@ from tutelage.errors import SettingError, StoreError, TeacherError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.identity import fingerprint_of, teacher_fingerprint
 from tutelage.models.network import Network
-from tutelage.networks import teacher_file
+from tutelage.networks import teacher_files
 from tutelage.provenance import hardware, versions
 from tutelage.recipes import Recipe, views_of
 from tutelage.records import alone_in
@@ -182,7 +182,7 @@ def _manifest(
     assert isinstance(network, Network)
     choices.check()
     maps, reduce = map_codes(built, choices.maps)
-    fingerprint = teacher_fingerprint(recipe, built.content, network, teacher_file(recipe))
+    fingerprint = teacher_fingerprint(recipe, built.content, network, teacher_files(recipe))
     fingerprint |= fingerprint_of(recipe, built.content, built.split)
     manifest = Manifest(
         fingerprint | {"taps": list(built.distiller.teacher_taps)},

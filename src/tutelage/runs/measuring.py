@@ -146,9 +146,14 @@ def check_teacher(built: Built, device: torch.device) -> Checked | None:
         names = _names_of(built)
         above = []
         for name, one in zip(names, built.teacher.members, strict=True):
-            seen = _of_known(_predict(one, loader, built, device))
-            share = _require_teacher(seen, f"teacher {name}")
-            classes = int(known_classes(seen.outputs).sum())
+            seen, classes = _of_known(_predict(one, loader, built, device))
+            if not len(seen.targets):
+                raise TeacherError(
+                    f"None of {number} validation pictures is of a class that the teacher {name} "
+                    "knows, so nobody can say how good it is. Validate with more pictures."
+                )
+            # One that knows a single class is always right about it.
+            share = _require_teacher(seen, f"teacher {name}") if classes > 1 else accuracy(seen)
             above.append(max(share - 1 / classes, 0.0))
             members.append({"name": name, "validation_accuracy": share, "classes": classes})
         built.teacher.aggregator.weigh(above)
@@ -180,12 +185,12 @@ def _names_of(built: Built) -> list[str]:
     ]
 
 
-def _of_known(seen: Predictions) -> Predictions:
-    """On pictures of the classes that it knows."""
-    kept = seen.has_label & known_classes(seen.outputs)[seen.targets]
-    return Predictions(
-        seen.outputs[kept], seen.targets[kept], seen.has_label[kept], seen.index[kept]
-    )
+def _of_known(seen: Predictions) -> tuple[Predictions, int]:
+    """On pictures of the classes that it knows, and how many classes that are."""
+    known = known_classes(seen.outputs)
+    kept = seen.has_label & known[seen.targets]
+    parts = (seen.outputs, seen.targets, seen.has_label, seen.index)
+    return Predictions(*(part[kept] for part in parts)), int(known.sum())
 
 
 def results(

@@ -1,7 +1,7 @@
 """One recipe → one run folder: build, check, train, measure, record."""
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,7 +67,7 @@ def train(
     runs: Path | str = "runs",
     resume: bool = False,
     student: nn.Module | None = None,
-    teacher: AnyNetwork | StoredTeacher | None = None,
+    teacher: AnyNetwork | Sequence[AnyNetwork] | StoredTeacher | None = None,
     data: Source | None = None,
     with_test: bool = True,
     shown: bool = True,
@@ -84,7 +84,8 @@ def train(
         resume: continue the run of that name from its newest checkpoint; begins it if it has none.
         student, teacher, data: take the place of the recipe's entries, which the record then leaves
             open; it has their class and digests instead. A network that is no `Network` is shown
-            pictures as the data is normalized.
+            pictures as the data is normalized. A list of teachers is mixed uniformly; an
+            `Ensemble` says how.
         with_test: whether test may be read, once, after everything is chosen. A run that belongs
             to a choice must not.
         shown: whether to show progress.

@@ -35,6 +35,7 @@ def surroundings(settings: TrainSettings) -> Iterator[torch.device]:
 CONTENT = {
     "train": "training pictures",
     "test": "test pictures",
+    "picture_weights": "weights of single pictures",
     "source": "classes, or mean and standard deviation of the pixels",
     "student": "weights that the student begins from",
     "teacher": "teacher",
