@@ -310,6 +310,10 @@ def test_a_teacher_may_know_a_single_class(specialists: list[dict[str, Any]], ru
     value = taught([*specialists, single])
     record = train(value, name="x", runs=runs, shown=False).record
     assert record["teacher"]["members"][2]["classes"] == 1
-    few = taught([*specialists, single], data=recipe()["data"] | {"validation": 5})
+    data = recipe()["data"] | {"validation": 5}
+    seen = made(taught(specialists, data=data)).split.validation.labels.tolist()
+    unseen = next(number for number in LOW if number not in seen)
+    single = {**specialists[0], "class_map": {str(unseen): unseen}}
+    few = taught([*specialists, single], data=data)
     with pytest.raises(TeacherError, match="None of 5 validation pictures is of a class that"):
         train(few, name="y", runs=runs, shown=False)

@@ -188,7 +188,7 @@ def make_teacher(
     Raises:
         TutelageError: it does not exist, has no weights, or its classes are not the data's.
     """
-    if isinstance(given, list | tuple):
+    if isinstance(given, Sequence):
         members = [
             one if isinstance(one, Network) else Network(one, spec_of(source)) for one in given
         ]

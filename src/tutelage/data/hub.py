@@ -103,15 +103,15 @@ def _load(dataset: str, config: str | None, revision: str | None) -> dict[str, A
 
 def _parts(splits: Mapping[str, Any], asked: Mapping[str, str] | None, name: str) -> dict[str, str]:
     """Part → split: as the splits are called, but for what was asked."""
-    known = sorted(splits)
+    known, asked = sorted(splits), asked or {}
     found = {PARTS[split]: split for split in known if split in PARTS}
-    for part, split in (asked or {}).items():
+    for part, split in asked.items():
         if part not in ("train", "validation", "test"):
             raise DataError(f"parts are train, validation and test, not {part!r}. Correct it.")
         if split not in splits:
             raise DataError(f"{name} has no split {split!r}; {nearest(split, known)}.")
         found = {p: s for p, s in found.items() if s != split} | {part: split}
-    twice = [split for split in found.values() if list(found.values()).count(split) > 1]
+    twice = [split for split in asked.values() if list(asked.values()).count(split) > 1]
     if twice:
         raise DataError(f"The split {twice[0]!r} of {name} is named for two parts. Name others.")
     if "train" not in found:
