@@ -68,8 +68,8 @@ def deeply(accuracy: float, classes: list[str] | None = None) -> dict[str, Any]:
             "corruptions": dict.fromkeys(CORRUPTIONS, falling),
         },
         "similarity": [
-            {"student": "layer1", "teacher": "layer1", "cka": accuracy},
-            {"student": "layer2", "teacher": "layer2", "cka": accuracy / 2},
+            {"student": "layer1", "teacher": "layer1", "cka": accuracy, "attention": 0.6},
+            {"student": "layer2", "teacher": "layer2", "cka": accuracy / 2, "attention": -0.1},
         ],
         "people": {"cross_entropy": 1.4, "kl": 0.8, "top1": accuracy - 0.02},
         "latency_batched": {"batch": 32, "median_ms": 12.0, "p95_ms": 14.5},

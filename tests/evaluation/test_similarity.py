@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from tutelage.evaluation.similarity import MAX_NUMBERS, _flat, linear_cka, similarity
+from tutelage.evaluation.similarity import (
+    MAX_NUMBERS,
+    _flat,
+    attention_correlation,
+    linear_cka,
+    similarity,
+)
 from tutelage.models.network import Network
 from tutelage.types import Batch, InputSpec, Pair
 
@@ -76,6 +82,33 @@ def batches() -> list[Batch]:
     ]
 
 
+# Where they look
+
+
+def test_places_by_hand():
+    """(0, 1, 2, 3) with itself 1, turned round -1, with (1, 0, 3, 2) 1 - 6 · 4 / (4 · 15) = 0.6."""
+    maps = torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]).repeat(3, 1, 1)
+    others = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[3.0, 2.0], [1.0, 0.0]], [[1.0, 0], [3, 2]]])
+    found = attention_correlation(maps, others)
+    assert found is not None
+    assert found.tolist() == pytest.approx([1, -1, 0.6])
+    again = attention_correlation(7 * maps + 2, 0.1 * others)
+    assert again is not None
+    assert again.tolist() == pytest.approx(found.tolist())
+
+
+def test_a_larger_map_is_averaged_and_a_flat_one_looks_nowhere():
+    small = torch.rand(2, 3, 3, generator=torch.Generator().manual_seed(0))
+    large = small.repeat_interleave(4, dim=1).repeat_interleave(2, dim=2)
+    same = attention_correlation(small, large)
+    assert same is not None
+    assert same.tolist() == pytest.approx([1, 1])
+    flat = attention_correlation(small, torch.ones(2, 5, 5))
+    assert flat is not None
+    assert flat.tolist() == [0, 0]
+    assert attention_correlation(small, torch.ones(2, 1, 1)) is None
+
+
 def test_of_two_networks():
     spec = InputSpec(6, 6, 1, (0.5,), (0.25,))
     student, teacher = Network(Two(), spec).train(), Network(Two(), spec)
@@ -87,3 +120,6 @@ def test_of_two_networks():
     assert student.training
     (same,) = similarity(student, student, batches(), pairs[:1], device=torch.device("cpu"))
     assert same["cka"] == pytest.approx(1, abs=1e-5)
+    assert same["attention"] == pytest.approx(1, abs=1e-5)
+    assert -1 < found[0]["attention"] < 1
+    assert found[0]["attention"] == pytest.approx(found[1]["attention"], abs=1e-5)

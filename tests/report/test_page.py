@@ -178,7 +178,8 @@ def test_every_section_is_there_in_both(whole: Page, bare: Page):
 
 def test_every_figure_has_data_and_words(whole: Page):
     expected = {
-        *("gains", "cost-macs", "cost-latency-ms", "similarity", "reliability", "severity"),
+        *("gains", "cost-macs", "cost-latency-ms", "similarity", "attention"),
+        *("reliability", "severity"),
         *("corruptions", "classes-teacher", "classes-control", "curve-loss", "curve-accuracy"),
         *("curve-validation-accuracy", "curve-supervised", "curve-term-0", "curve-term-1"),
         *(f"confusion-{number}" for number in range(4)),
@@ -215,6 +216,9 @@ def test_what_was_measured_is_shown(whole: Page):
     assert (matrix["x"], matrix["y"]) == (CLASSES, CLASSES)
     assert whole.figures["classes-teacher"]["data"][0]["name"] == "kd"
     assert whole.figures["similarity"]["data"][0]["y"] == ["layer1 – layer1", "layer2 – layer2"]
+    looks = whole.figures["attention"]["data"][0]
+    assert [row[0] for row in looks["z"]] == [0.6, -0.1]
+    assert looks["zmin"] == -1
 
 
 def test_what_was_not_measured_is_said(bare: Page):

@@ -1,10 +1,14 @@
-"""How alike two networks' maps are: linear CKA (Kornblith et al. 2019, arXiv:1905.00414)."""
+"""How alike two networks' maps are: what is in them, and where.
+
+Linear CKA (Kornblith et al. 2019, arXiv:1905.00414) says whether two layers tell the same pictures
+apart; the correlation of attention maps, whether both are strong at the same places of a picture.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
@@ -12,7 +16,7 @@ from tutelage.models.network import Network
 from tutelage.taps import evaluating
 from tutelage.types import Batch, Pair
 
-__all__ = ["MAX_NUMBERS", "linear_cka", "similarity"]
+__all__ = ["MAX_NUMBERS", "attention_correlation", "linear_cka", "similarity"]
 
 MAX_NUMBERS = 2**14
 """Of a map with more numbers, its locations are average-pooled until it has no more."""
@@ -43,6 +47,36 @@ def _centered_gram(rows: Float[Tensor, "n a"]) -> Float[Tensor, "n n"]:
     return centered @ centered.T
 
 
+def attention_correlation(
+    first: Float[Tensor, "n h w"], second: Float[Tensor, "n h2 w2"]
+) -> Float64[Tensor, " n"] | None:
+    """Of each picture the correlation, over places, of how strong two maps are there.
+
+    The larger map is averaged to the size of the smaller. A map that is equally strong everywhere
+    looks nowhere: its correlation is 0.
+
+    Args:
+        first, second: strength at each place, such as the mean of squares over channels.
+
+    Returns:
+        In [-1, 1]; None where one of them has a single place.
+
+    >>> attention_correlation(torch.tensor([[[0.0, 1.0, 2.0]]]), torch.tensor([[[5.0, 3.0, 1.0]]]))
+    tensor([-1.], dtype=torch.float64)
+    """
+    height, width = (min(sides) for sides in zip(first.shape[1:], second.shape[1:], strict=True))
+    if height * width == 1:
+        return None
+    flat = [
+        adaptive_avg_pool2d(maps[:, None].double(), (height, width)).flatten(1)
+        for maps in (first, second)
+    ]
+    one, other = (rows - rows.mean(dim=1, keepdim=True) for rows in flat)
+    norms = one.norm(dim=1) * other.norm(dim=1)
+    along = (one * other).sum(dim=1)
+    return torch.where(norms > 0, along / norms.clamp(min=1e-300), 0.0)
+
+
 def similarity(
     student: Network,
     teacher: Network,
@@ -51,7 +85,7 @@ def similarity(
     *,
     device: torch.device,
 ) -> list[dict[str, Any]]:
-    """Linear CKA of each pair of maps, over all the pictures.
+    """How alike each pair of maps is, over all the pictures.
 
     Args:
         student, teacher: are moved to `device`; both are observed in eval mode and float32.
@@ -59,7 +93,8 @@ def similarity(
         pairs: sub-modules of both.
 
     Returns:
-        One {"student": tap, "teacher": tap, "cka": number} per pair, in the order of `pairs`.
+        One {"student": tap, "teacher": tap, "cka": number, "attention": number} per pair, in the
+        order of `pairs`; "attention" is the mean of `attention_correlation`, and may be None.
     """
     networks = {"student": student, "teacher": teacher}
     taps = {
@@ -67,6 +102,7 @@ def similarity(
         "teacher": list(dict.fromkeys(pair.teacher for pair in pairs)),
     }
     rows: dict[tuple[str, str], list[Tensor]] = {}
+    strengths: dict[tuple[str, str], list[Tensor]] = {}
     for what, network in networks.items():
         network.to(device).tap(taps[what], what)
     with evaluating(student), evaluating(teacher):
@@ -76,15 +112,16 @@ def similarity(
                 seen = network.observe(images, taps[what]).features
                 for name, value in seen.items():
                     rows.setdefault((what, name), []).append(_flat(value).cpu())
-    whole = {key: torch.cat(parts) for key, parts in rows.items()}
-    return [
-        {
-            "student": pair.student,
-            "teacher": pair.teacher,
-            "cka": linear_cka(whole["student", pair.student], whole["teacher", pair.teacher]),
-        }
-        for pair in pairs
-    ]
+                    strength = value.float().square().mean(dim=1).cpu()
+                    strengths.setdefault((what, name), []).append(strength)
+    found = []
+    for pair in pairs:
+        keys = ("student", pair.student), ("teacher", pair.teacher)
+        cka = linear_cka(*(torch.cat(rows[key]) for key in keys))
+        looks = attention_correlation(*(torch.cat(strengths[key]) for key in keys))
+        attention = None if looks is None else round(float(looks.mean()), 6)
+        found.append(pair._asdict() | {"cka": cka, "attention": attention})
+    return found
 
 
 def _flat(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d"]:

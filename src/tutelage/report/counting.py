@@ -292,7 +292,7 @@ def _is_robustness(value: Any) -> bool:
 
 
 def _is_pair(value: Any) -> bool:
-    return _numbers("cka")(value) and {"student", "teacher"} <= value.keys()
+    return _numbers("cka", may=("attention",))(value) and {"student", "teacher"} <= value.keys()
 
 
 _SOUND: dict[str, Callable[[Any], bool]] = {

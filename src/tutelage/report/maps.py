@@ -1,7 +1,7 @@
 """Figures of classes, confidence, robustness and likeness, as plotly's plain dictionaries."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -327,14 +327,47 @@ def _whole_mean(values: Sequence[float | None]) -> float | None:
 # Likeness inside
 
 
+class _Alike(NamedTuple):
+    """One way in which maps can be alike: how its figure is called, and what it says."""
+
+    slug: str
+    title: str
+    caption: str
+    name: str
+    least: int
+
+
+ALIKE: Mapping[str, _Alike] = {
+    "cka": _Alike(
+        "similarity",
+        "Likeness of maps to the teacher's",
+        "Linear CKA of a student's tap (left) and a teacher's; 1 is alike up to rotation and "
+        "scale.",
+        "Linear CKA",
+        0,
+    ),
+    "attention": _Alike(
+        "attention",
+        "Whether student and teacher look at the same places",
+        "Correlation, over the places of a picture, of how strong a student's tap (left) and a "
+        "teacher's are there; the mean over pictures. 1 is the same places, 0 no relation.",
+        "Correlation of attention maps",
+        -1,
+    ),
+}
+"""What a record holds of a pair of maps → how it is shown."""
+
+
 def similarity_figure(
-    similar: Mapping[str, Mapping[tuple[str, str], float]], slug: str
+    similar: Mapping[str, Mapping[tuple[str, str], float]], slug: str, key: str = "cka"
 ) -> Figure | None:
-    """Linear CKA of maps of student and teacher.
+    """How alike maps of student and teacher are.
 
     Args:
-        similar: name of the network → (student's tap, teacher's tap) → CKA in [0, 1].
+        similar: name of the network → (student's tap, teacher's tap) → likeness.
+        key: in which way, of `ALIKE`.
     """
+    alike = ALIKE[key]
     pairs = list(dict.fromkeys(pair for known in similar.values() for pair in known))
     if not pairs:
         return None
@@ -345,8 +378,8 @@ def similarity_figure(
         "z": [[short(value) for value in row] for row in table],
         "x": [plain(name) for name in similar],
         "y": [plain(title) for title in titles],
-        "colorscale": _RISING,
-        "zmin": 0,
+        "colorscale": _DIVERGING if alike.least < 0 else _RISING,
+        "zmin": alike.least,
         "zmax": 1,
         "colorbar": {"thickness": 10, "outlinewidth": 0},
         "xgap": 1,
@@ -360,12 +393,11 @@ def similarity_figure(
         for title, row in zip(titles, table, strict=True)
     ]
     return Figure(
-        f"similarity{slug}",
-        "Likeness of maps to the teacher's",
-        "Linear CKA of a student's tap (left) and a teacher's; 1 is alike up to rotation and "
-        "scale.",
-        f"Linear CKA of {len(pairs)} pairs of taps in {len(similar)} networks.",
-        Grid("Linear CKA", ["student's – teacher's tap", *similar], rows),
+        f"{alike.slug}{slug}",
+        alike.title,
+        alike.caption,
+        f"{alike.name} of {len(pairs)} pairs of taps in {len(similar)} networks.",
+        Grid(alike.name, ["student's – teacher's tap", *similar], rows),
         [trace],
         {
             "height": 130 + 28 * len(pairs),

@@ -1,6 +1,6 @@
 """What was measured of a network's answers, one line each."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -73,6 +73,14 @@ def _fit(entry: Record) -> str:
     return f"{percent(train)}{above}"
 
 
+def _places(pairs: Sequence[Record]) -> str:
+    """Where attention maps were compared, how alike they are."""
+    known = [one for one in pairs if one.get("attention") is not None]
+    return ", ".join(
+        f"{one['student']} to {one['teacher']} {one['attention']:.2f}" for one in known
+    )
+
+
 _MEASURES: dict[str, Callable[[Record], str]] = {
     "fit": _fit,
     "top-1": _within("test", "top1", show=percent),
@@ -89,6 +97,7 @@ _MEASURES: dict[str, Callable[[Record], str]] = {
             f"{one['student']} to {one['teacher']} {one['cka']:.2f}" for one in pairs
         ),
     ),
+    "same places": _within("similarity", show=_places),
     "people's labels": _within(
         "people", show=lambda found: f"KL {found['kl']:.3f}, top-1 {percent(found['top1'])}"
     ),

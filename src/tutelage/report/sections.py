@@ -18,7 +18,7 @@ from tutelage.report.curves import Logged, curve_figures, terms_of
 from tutelage.report.figures import cost_figure, gain_figure
 from tutelage.report.layout import Table
 from tutelage.report.lines import Line, Record, full_name
-from tutelage.report.maps import similarity_figure
+from tutelage.report.maps import ALIKE, similarity_figure
 from tutelage.report.networks import Network, at, mean, read_split
 from tutelage.report.origins import again, origin, recipe, trials
 from tutelage.report.pictures import pictures
@@ -329,7 +329,7 @@ def _choices(view: View) -> Section:
         blocks += _tried(view.source.choices)
     blocks += by_part(view, _alike)
     if not any(of_every_seed(one, "similarity") for one in view.networks):
-        blocks.append(Text("Likeness of maps to the teacher's (CKA): not measured."))
+        blocks.append(Text("Likeness of maps to the teacher's: not measured."))
     return section("choices", "Connections and choices", blocks, "Nothing was chosen.")
 
 
@@ -342,7 +342,9 @@ def _selected(source: Source) -> list[Block]:
 
 
 def _alike(part: Part) -> list[Block]:
-    return shown(similarity_figure(_similar(part.networks), part.slug))
+    return shown(
+        *(similarity_figure(_similar(part.networks, key), part.slug, key) for key in ALIKE)
+    )
 
 
 def _tried(choices: Sequence[Choice]) -> list[Block]:
@@ -377,14 +379,18 @@ def _validation(line: Line | None) -> str:
     return points(line["record"]["students"]["student"]["validation_accuracy"])
 
 
-def _similar(networks: Sequence[Network]) -> dict[str, dict[tuple[str, str], float]]:
-    """Mean CKA over seeds of each pair that every seed has."""
+def _similar(networks: Sequence[Network], key: str) -> dict[str, dict[tuple[str, str], float]]:
+    """Mean likeness over seeds of each pair that every seed has.
+
+    Args:
+        key: which, of `ALIKE`.
+    """
     found: dict[str, dict[tuple[str, str], float]] = {}
     for network in networks:
         seeds = []
         for measured in of_every_seed(network, "similarity"):
-            pairs = [(str(e.get("student")), str(e.get("teacher")), e.get("cka")) for e in measured]
-            seeds.append({(s, t): cka for s, t, cka in pairs if finite(cka) is not None})
+            pairs = [(str(e.get("student")), str(e.get("teacher")), e.get(key)) for e in measured]
+            seeds.append({(s, t): value for s, t, value in pairs if finite(value) is not None})
         if seeds and seeds[0]:
             shared = [pair for pair in seeds[0] if all(pair in seed for seed in seeds)]
             found[network.name] = {
