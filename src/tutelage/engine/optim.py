@@ -22,11 +22,12 @@ from tutelage.errors import SettingError
 __all__ = ["OPTIMIZERS", "SCHEDULES", "keep_only", "make_optimizer"]
 
 Parameters = Iterable[nn.Parameter]
-Groups = Iterable[dict[str, Any]]
+Trained = Parameters | Iterable[dict[str, Any]]
+"""Parameters, or groups of them, as torch's optimizers take them."""
 
 
 def sgd(
-    groups: Groups,
+    trained: Trained,
     *,
     lr: float = 0.1,
     momentum: float = 0.9,
@@ -35,7 +36,7 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent with momentum."""
     return SGD(
-        list(groups),
+        list(trained),
         lr=lr,
         momentum=momentum,
         nesterov=nesterov and momentum > 0,
@@ -45,14 +46,14 @@ def sgd(
 
 
 def adamw(
-    groups: Groups,
+    trained: Trained,
     *,
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.01,
 ) -> Optimizer:
     """Adam with decoupled weight decay."""
-    return AdamW(list(groups), lr=lr, betas=betas, weight_decay=weight_decay, foreach=True)
+    return AdamW(list(trained), lr=lr, betas=betas, weight_decay=weight_decay, foreach=True)
 
 
 def one_cycle(

@@ -61,7 +61,8 @@ def attention_correlation(
     Returns:
         In [-1, 1]; None where one of them has a single place.
 
-    >>> attention_correlation(torch.tensor([[[0.0, 1.0, 2.0]]]), torch.tensor([[[5.0, 3.0, 1.0]]]))
+    >>> one, other = torch.tensor([[[0.0, 1.0, 2.0]]]), torch.tensor([[[5.0, 3.0, 1.0]]])
+    >>> attention_correlation(one, other).round(decimals=6)
     tensor([-1.], dtype=torch.float64)
     """
     height, width = (min(sides) for sides in zip(first.shape[1:], second.shape[1:], strict=True))

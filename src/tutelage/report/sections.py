@@ -329,7 +329,7 @@ def _choices(view: View) -> Section:
         blocks += _tried(view.source.choices)
     blocks += by_part(view, _alike)
     if not any(of_every_seed(one, "similarity") for one in view.networks):
-        blocks.append(Text("Likeness of maps to the teacher's: not measured."))
+        blocks.append(Text("Likeness of maps to the teacher's (CKA): not measured."))
     return section("choices", "Connections and choices", blocks, "Nothing was chosen.")
 
 

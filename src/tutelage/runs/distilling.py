@@ -90,6 +90,7 @@ def propose(wish: Wish, *, seed: int = 0) -> dict[str, Any]:
             "steps": _FEWEST_STEPS,
             "batch_size": _BATCH,
             "optimizer": {"name": "sgd", "lr": 0.1, "weight_decay": 5e-4},
+            "clip": 2.0,  # a run of few steps reaches its highest rate soon
             "precision": "auto",
         },
     }
