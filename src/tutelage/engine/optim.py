@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import (
     MultiStepLR,
     OneCycleLR,
 )
+from torch.optim.optimizer import ParamsT
 
 from tutelage.engine.settings import TrainSettings
 from tutelage.errors import SettingError
@@ -22,12 +23,10 @@ from tutelage.errors import SettingError
 __all__ = ["OPTIMIZERS", "SCHEDULES", "keep_only", "make_optimizer"]
 
 Parameters = Iterable[nn.Parameter]
-Trained = Parameters | Iterable[dict[str, Any]]
-"""Parameters, or groups of them, as torch's optimizers take them."""
 
 
 def sgd(
-    trained: Trained,
+    trained: ParamsT,
     *,
     lr: float = 0.1,
     momentum: float = 0.9,
@@ -36,7 +35,7 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent with momentum."""
     return SGD(
-        list(trained),
+        trained,
         lr=lr,
         momentum=momentum,
         nesterov=nesterov and momentum > 0,
@@ -46,14 +45,14 @@ def sgd(
 
 
 def adamw(
-    trained: Trained,
+    trained: ParamsT,
     *,
     lr: float = 1e-3,
     betas: tuple[float, float] = (0.9, 0.999),
     weight_decay: float = 0.01,
 ) -> Optimizer:
     """Adam with decoupled weight decay."""
-    return AdamW(list(trained), lr=lr, betas=betas, weight_decay=weight_decay, foreach=True)
+    return AdamW(trained, lr=lr, betas=betas, weight_decay=weight_decay, foreach=True)
 
 
 def one_cycle(
