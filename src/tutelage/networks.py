@@ -117,7 +117,7 @@ def make_student(
     """
     entry = recipe.student
     if given is not None:
-        network = given if isinstance(given, Network) else Network(given, spec_of(source))
+        network = _as_network(given, source)
         name = f"{type(given).__module__}.{type(given).__qualname__}"
         spec = network.spec or spec_of(source)
         return network, Description(name, {}, len(source.classes), spec, given=True)
@@ -133,6 +133,11 @@ def make_student(
         settings = {**description.settings, "pretrained": False}
         description = description._replace(settings=settings)
     return network, description
+
+
+def _as_network(given: AnyNetwork, source: Source) -> Network:
+    """An object that was handed over; one without a spec is shown what the data is."""
+    return given if isinstance(given, Network) else Network(given, spec_of(source))
 
 
 def _warn_of_depth(entry: Mapping[str, Any]) -> None:
@@ -189,17 +194,13 @@ def make_teacher(
         TutelageError: it does not exist, has no weights, or its classes are not the data's.
     """
     if isinstance(given, Sequence):
-        members = [
-            one if isinstance(one, Network) else Network(one, spec_of(source)) for one in given
-        ]
-        if len(members) < 2:
+        if len(given) < 2:
             raise TeacherError(
-                f"Several teachers are two or more, but {len(members)} are given. Give one alone."
+                f"Several teachers are two or more, but {len(given)} are given. Give one alone."
             )
-        return Ensemble([one.whole() for one in members], Uniform())
+        return Ensemble([_as_network(one, source).whole() for one in given], Uniform())
     if given is not None:
-        network = given if isinstance(given, Network) else Network(given, spec_of(source))
-        return network.whole()
+        return _as_network(given, source).whole()
     if recipe.teachers:
         return _ensemble(recipe, source)
     if recipe.teacher is None:

@@ -455,7 +455,7 @@ def _listed(
 ) -> tuple[AnyNetwork | Teacher, ...]:
     if teacher is None:
         return ()
-    return tuple(teacher) if isinstance(teacher, list | tuple) else (teacher,)  # pyright: ignore
+    return tuple(teacher) if isinstance(teacher, Sequence) else (teacher,)
 
 
 def _as_modules(methods: Mapping[str, nn.Module]) -> nn.ModuleDict:
