@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from tutelage.comparison import compare as compare
     from tutelage.distiller import Distiller as Distiller
     from tutelage.distiller import Schedule as Schedule
+    from tutelage.exporting import Form as Form
     from tutelage.methods import KD as KD
     from tutelage.methods import AttentionTransfer as AttentionTransfer
     from tutelage.methods import FitNetHints as FitNetHints
     from tutelage.models.network import Network as Network
     from tutelage.models.saved import load as load
     from tutelage.runs import evaluate as evaluate
+    from tutelage.runs import export as export
     from tutelage.runs import train as train
     from tutelage.teachers import LiveTeacher as LiveTeacher
     from tutelage.teachers import StoredTeacher as StoredTeacher
@@ -28,6 +30,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "AttentionTransfer": "tutelage.methods",
     "Distiller": "tutelage.distiller",
+    "Form": "tutelage.exporting",
     "FitNetHints": "tutelage.methods",
     "InputSpec": "tutelage.types",
     "KD": "tutelage.methods",
@@ -37,6 +40,7 @@ _PUBLIC = {
     "StoredTeacher": "tutelage.teachers",
     "compare": "tutelage.comparison",
     "evaluate": "tutelage.runs",
+    "export": "tutelage.runs",
     "load": "tutelage.models.saved",
     "train": "tutelage.runs",
 }
@@ -46,6 +50,7 @@ __all__ = [
     "AttentionTransfer",
     "Distiller",
     "FitNetHints",
+    "Form",
     "InputSpec",
     "LiveTeacher",
     "Network",
@@ -54,6 +59,7 @@ __all__ = [
     "__version__",
     "compare",
     "evaluate",
+    "export",
     "load",
     "methods",
     "train",

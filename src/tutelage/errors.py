@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "CheckpointError",
     "DataError",
+    "ExportError",
     "Interrupted",
     "NetworkError",
     "NoEffectWarning",
@@ -63,6 +64,10 @@ class StoreError(TutelageError):
 
 class RunError(TutelageError):
     """A run folder that is absent, taken, unfinished, or does not fit what is asked of it."""
+
+
+class ExportError(TutelageError):
+    """A network that cannot be handed out in a form, or is not the same in it."""
 
 
 class NonFiniteError(TutelageError):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tutelage.errors import CheckpointError
 from tutelage.records import write_atomic
 
-__all__ = ["load_into", "parse", "read_description", "read_state", "save_state"]
+__all__ = ["load_into", "parse", "read_description", "read_state", "save_state", "state_bytes"]
 
 _INSIDE = ("state_dict", "model")
 """Where training scripts put the weights in a file that holds more."""
@@ -132,13 +132,17 @@ def save_state(
     Raises:
         RunError: no space is left on the device.
     """
+    write_atomic(Path(path), state_bytes(state, description))
+
+
+def state_bytes(state: Mapping[str, Tensor], description: Mapping[str, str] | None = None) -> bytes:
+    """What `save_state` writes."""
     plain = {
         name: weight.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, weight in state.items()
     }
     # Other readers look for "format".
-    content = save(plain, {"format": "pt", **(description or {})})
-    write_atomic(Path(path), _in_order(content))
+    return _in_order(save(plain, {"format": "pt", **(description or {})}))
 
 
 def _in_order(content: bytes) -> bytes:

@@ -15,6 +15,7 @@ from tutelage.report.blocks import (
 )
 from tutelage.report.counting import Choice, finite
 from tutelage.report.curves import Logged, curve_figures, terms_of
+from tutelage.report.exports import exports
 from tutelage.report.figures import cost_figure, gain_figure
 from tutelage.report.layout import Table
 from tutelage.report.lines import Line, Record, full_name
@@ -51,6 +52,7 @@ def sections(view: View, *, with_pictures: bool = False) -> list[Section]:
         _result(view),
         _networks(view),
         _cost(view),
+        *(exports(view.source.records) if isinstance(view.source, Runs) else []),
         _training(view),
         _choices(view),
         classes(view),

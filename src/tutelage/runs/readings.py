@@ -11,9 +11,8 @@ from torch import nn
 
 from tutelage.build import EVALUATION_BATCH, Built, build
 from tutelage.data import DATASETS, EvalLoader, Source
-from tutelage.distiller import Ensemble
 from tutelage.engine import TrainSettings
-from tutelage.errors import NetworkError, RunError, SettingError, one_of
+from tutelage.errors import NetworkError, RunError, SettingError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.evaluation.calibration import calibration
 from tutelage.evaluation.classes import by_class, correct_bits
@@ -26,10 +25,10 @@ from tutelage.recipes import parse_overrides, source_entry, validate
 from tutelage.records import RunFolder, write_json
 from tutelage.report.acceptance import Limits, accept
 from tutelage.runs.extras import NOTHING, Extras, add_extras
+from tutelage.runs.finished import named_student, weigh, with_its_student
 from tutelage.runs.measuring import (
     COSTS,
     add_test,
-    check_teacher,
     cost,
     enter_measured,
     enter_reading,
@@ -62,7 +61,7 @@ def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | 
         built = build(recipe, teacher=teacher)
         require_same_content(built, record["content"], folder, MEASURED)
         built = built._replace(student=load(folder))
-        _weigh(built, device)
+        weigh(built, device)
         add_test(record, place, built, device, command, purpose)
     write_json(place.record, record)
     return Run(folder, record)
@@ -111,11 +110,10 @@ def evaluate(
             "out."
         )
     extras.digest()  # refuses a file that is not there before anything is measured
-    name = _student(record, subnet)
+    name = named_student(record, subnet)
     recipe = validate(record["recipe"], str(place.recipe))
     # Nothing is trained; on validation alone the teacher need not be there any more.
-    update: dict[str, Any] = {"student": {"run": str(folder)}, "methods": {}}
-    recipe = recipe.model_copy(update=update if with_test else update | _NOBODY)
+    recipe = with_its_student(recipe, place.path, teacher=with_test)
     with surroundings(recipe.train) as device:
         built = build(recipe, with_test=with_test)
         require_same_content(built, record["content"], place.path, MEASURED)
@@ -124,7 +122,7 @@ def evaluate(
         again: dict[str, Any] = {"validation_accuracy": accuracy(seen)}
         if with_test:
             measured = deepcopy(record)
-            _weigh(built, device)
+            weigh(built, device)
             more = f": {extras}" if extras.keys else ""
             add_test(measured, place, built, device, command, f"{purpose}{more}")
             again |= _test_of(measured, name)
@@ -138,30 +136,6 @@ def evaluate(
     answer = _held_against(limits, record, name, command)
     write_json(place.record, record)
     return {"record": record, "again": again, "accepted": answer}
-
-
-_NOBODY: dict[str, Any] = {"teacher": None, "teachers": [], "aggregation": None}
-"""Of a recipe: no teacher."""
-
-
-def _weigh(built: Built, device: torch.device) -> None:
-    """Several teachers are weighed as they were before the run."""
-    if isinstance(built.teacher, Ensemble):
-        check_teacher(built, device)
-
-
-def _student(record: Mapping[str, Any], subnet: str | None) -> str:
-    """The name under which a record holds a sub-net, or the whole."""
-    if subnet is None:
-        return "student"
-    known = {"full": "student"} | {name: name for name in record["students"] if name != "student"}
-    if len(known) == 1:
-        raise NetworkError(
-            f"The student of {record['name']} has no sub-nets, so there is no {subnet!r} to "
-            "measure. Name none."
-        )
-    one_of("sub-net", subnet, known, NetworkError)
-    return known[subnet]
 
 
 def _held_against(

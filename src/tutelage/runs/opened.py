@@ -1,0 +1,85 @@
+"""Any model that lies on disk, as a network: a run's student, or a file that was exported."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tutelage.data.gathering import rule_of
+from tutelage.data.photographs import Rule
+from tutelage.errors import CheckpointError
+from tutelage.exporting import EXPORTED, open_file
+from tutelage.models.network import Network
+from tutelage.models.saved import read_network
+from tutelage.recipes import read_recipe
+from tutelage.records import RunFolder
+
+__all__ = ["Opened", "open_model"]
+
+_OF_PHOTOGRAPHS = ("folder", "manifest", "hub")
+"""Sources whose pictures are files, and whose settings say how these are read."""
+
+
+class Opened(NamedTuple):
+    """A model that can be asked.
+
+    Attributes:
+        network: takes pixels in [0, 1] in any size.
+        classes: their names; none if they are not known.
+        rule: how a file becomes a picture for it.
+    """
+
+    network: Network
+    classes: tuple[str, ...]
+    rule: Rule
+
+
+def open_model(model: Path, *, subnet: str | None = None) -> Opened:
+    """Opens a run's folder, its `student.safetensors`, or an exported file or its folder.
+
+    Args:
+        subnet: of a student with sub-nets takes this one, or with "full" the whole.
+
+    Raises:
+        RunError: the folder is no run, or has not finished.
+        CheckpointError: there is no such file, or it is damaged or not ours.
+        NetworkError: there is no such sub-net.
+        SettingError: the runtime that the file needs is not installed.
+    """
+    if model.is_dir() and not RunFolder(model).recipe.exists():
+        inside = [path for path in sorted(model.iterdir()) if path.suffix in EXPORTED]
+        if len(inside) == 1:
+            model = inside[0]
+    if model.suffix in EXPORTED:
+        if subnet is not None:
+            raise CheckpointError(
+                f"{model} holds one network, so there is no {subnet!r} in it. Export that one, or "
+                "name the run."
+            )
+        network, about = open_file(model)
+        return Opened(network, about.classes, about.rule)
+    if model.suffix == ".pt2":
+        raise CheckpointError(
+            f"{model} is for torch.export.load in code of your own: reading it may run what is in "
+            f"it. Name its run, or a file that ends in {' or '.join(EXPORTED)}."
+        )
+    if not model.exists():
+        raise CheckpointError(
+            f"There is no {model}. Name a run's folder, or a file that ends in "
+            f"{' or '.join(EXPORTED)}."
+        )
+    network, description = read_network(model)
+    network = network.whole() if subnet is None else network.extract(subnet)
+    folder = RunFolder(model if model.is_dir() else model.parent)
+    spec = description.spec
+    side = max(spec.height, spec.width)
+    rule = Rule(side, side, 1 if spec.channels == 1 else 3)
+    if folder.recipe.is_file():
+        rule = _rule(read_recipe(folder.recipe).data.source, rule)
+    return Opened(network, description.classes, rule)
+
+
+def _rule(source: Mapping[str, Any] | None, otherwise: Rule) -> Rule:
+    """As the source of the run reads its files, if it does."""
+    if source is None or source["name"] not in _OF_PHOTOGRAPHS:
+        return otherwise
+    return rule_of(source["size"], source["channels"])

@@ -1,0 +1,251 @@
+"""A finished run's student in a file: what is written, entered and refused."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from tiny import distilled, recipe
+
+import tutelage.models.with_timm  # noqa: F401 - makes ours known to timm
+from tutelage.data.digits import digits
+from tutelage.errors import DataError, ExportError, NetworkError, RunError, SettingError
+from tutelage.exporting import Form, Tolerance
+from tutelage.models.saved import load
+from tutelage.records import RunFolder
+from tutelage.runs import bench, export, exports, open_model, train
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """teacher, and its pupil; neither is changed."""
+    folder = tmp_path_factory.mktemp("runs")
+    options: dict[str, Any] = {"runs": folder, "shown": False}
+    train(recipe(student={"name": "resnet8", "width": 8}, steps=40), name="teacher", **options)
+    train(distilled(folder / "teacher", steps=20), name="pupil", **options)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The pupil with an export, of which nothing is changed."""
+    place = tmp_path_factory.mktemp("exported") / "pupil"
+    shutil.copytree(runs / "pupil", place)
+    export(place, command="tutelage export pupil")
+    return RunFolder(place)
+
+
+@pytest.fixture
+def pupil(runs: Path, tmp_path: Path) -> RunFolder:
+    """A copy that may be changed."""
+    shutil.copytree(runs / "pupil", tmp_path / "pupil")
+    return RunFolder(tmp_path / "pupil")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_record_knows_it(exported: RunFolder):
+    record = exported.read_record()
+    (entry,) = record["exports"]
+    file = exported.path / entry["file"]
+    assert entry["file"] == "exports/onnx-fp32/model.onnx"
+    assert entry["bytes"]["exported"] == file.stat().st_size
+    assert entry["parity"]["pictures"] == record["data"]["test"]
+    assert entry["parity"]["same_answer"] == 1.0
+    assert entry["parity"]["relative"] < 1e-4
+    # The run computed in float32, as the export does.
+    assert entry["parity"]["accuracy"]["network"] == record["students"]["student"]["test_accuracy"]
+    assert entry["parity"]["teacher_agreement"]["network"] == pytest.approx(
+        record["students"]["student"]["agreement"]
+    )
+    assert entry["weights"] == record["students"]["student"]["weights"]
+    reading = record["readings"][-1]
+    assert reading["command"] == "tutelage export pupil"
+    assert reading["purpose"] == "comparing the exported onnx-fp32 with the network"
+
+
+def test_a_readme_lies_beside_it(exported: RunFolder):
+    folder = exported.path / "exports" / "onnx-fp32"
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "model.onnx"]
+    assert "pupil: resnet8, onnx-fp32" in (folder / "README.md").read_text()
+
+
+def test_file_and_run_are_the_same_to_who_asks(exported: RunFolder):
+    run, file = open_model(exported.path), open_model(exported.path / "exports" / "onnx-fp32")
+    assert file.classes == run.classes == tuple("0123456789")
+    assert file.rule == run.rule
+    images = torch.rand(5, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(file.network(images), run.network(images), atol=1e-4)
+
+
+def test_an_export_is_never_overwritten(exported: RunFolder):
+    before = contents(exported.path)
+    with pytest.raises(RunError, match="an export is never overwritten"):
+        export(exported.path)
+    assert contents(exported.path) == before
+
+
+def test_beyond_the_tolerance_nothing_is_written_but_the_reading(pupil: RunFolder):
+    before = pupil.read_record()
+    with pytest.raises(ExportError, match=r"onnx-int8 was not written: one of its logits is"):
+        export(pupil.path, Form(precision="int8"), tolerance=Tolerance(1e-9, 0.0))
+    after = pupil.read_record()
+    assert not (pupil.path / "exports").exists()
+    assert "exports" not in after
+    assert len(after["readings"]) == len(before["readings"]) + 1
+
+
+def test_interrupted_it_leaves_no_file(pupil: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exports, "card", stop)
+    with pytest.raises(KeyboardInterrupt):
+        export(pupil.path, teacher=False)
+    assert not (pupil.path / "exports").exists()
+    assert "exports" not in pupil.read_record()
+
+
+def test_the_teacher_need_not_be_there(pupil: RunFolder, runs: Path):
+    record = pupil.read_record()
+    record["recipe"]["teacher"]["run"] = str(runs / "gone")
+    pupil.record.write_text(json.dumps(record))
+    with pytest.raises(RunError):
+        export(pupil.path)
+    entry = export(pupil.path, teacher=False).entry
+    assert entry["parity"]["teacher_agreement"] is None
+
+
+def test_where_it_goes_can_be_said(pupil: RunFolder, tmp_path: Path):
+    made = export(pupil.path, out=tmp_path / "a" / "b", teacher=False)
+    assert made.file == tmp_path / "a" / "b" / "model.onnx"
+    assert made.file.is_file()
+    assert pupil.read_record()["exports"][0]["file"] == str(made.file)
+
+
+@pytest.mark.slow
+def test_timm_reads_the_weights_beside_a_torch_file(pupil: RunFolder):
+    made = export(pupil.path, Form("torch"), teacher=False)
+    code = (made.folder / "README.md").read_text().split("```python\n")[2].split("```")[0]
+    assert "timm.create_model('resnet8_cifar'" in code
+    said = code.replace("'weights.safetensors'", repr(str(made.folder / "weights.safetensors")))
+    space: dict[str, Any] = {"timm": timm}
+    exec(said, space)
+    network = load(pupil.path)
+    images = torch.rand(4, 1, 8, 8)
+    with torch.no_grad():
+        theirs = space["network"].eval()(network.prepare(images))
+        assert torch.equal(theirs, network(images))
+
+
+# Calibration
+
+
+def test_too_few_calibration_pictures_are_said(pupil: RunFolder):
+    with pytest.raises(SettingError, match="at least 32 calibration pictures here, but 31 are"):
+        export(pupil.path, Form(precision="int8"), calibration=31)
+    with pytest.raises(SettingError, match="at least 64 calibration pictures here, but 32 are"):
+        export(pupil.path, Form(precision="int8", batch=64), calibration=32)
+
+
+def test_a_source_of_too_few_is_refused(pupil: RunFolder):
+    few = digits()
+    few = type(few)(few.train.take(torch.arange(20)), few.test, few.classes, few.mean, few.std)
+    with pytest.raises(DataError, match="but there are 20 to train on"):
+        export(pupil.path, Form(precision="int8"), calibrate_on=few)
+
+
+@pytest.mark.slow
+def test_other_classes_and_fewer_pictures_are_said(pupil: RunFolder):
+    other = digits()
+    names = ("zero", *other.classes[1:])
+    other = type(other)(
+        other.train.take(torch.arange(40)), other.test, names, other.mean, other.std
+    )
+    with (
+        pytest.warns(UserWarning, match="'zero' is not in both"),
+        pytest.warns(UserWarning, match="There are 40 pictures to calibrate with, fewer than"),
+    ):
+        made = export(
+            pupil.path,
+            Form(precision="int8"),
+            calibrate_on=other,
+            teacher=False,
+            tolerance=Tolerance(None, 100.0),
+        )
+    assert made.entry["calibration"] == 40
+
+
+# Other students
+
+
+def test_there_is_no_subnet_of_an_ordinary_student(pupil: RunFolder):
+    with pytest.raises(NetworkError, match="no sub-nets"):
+        export(pupil.path, subnet="8")
+
+
+def test_a_run_that_has_not_finished_is_refused(tmp_path: Path):
+    with pytest.raises(RunError, match="is no run folder"):
+        export(tmp_path)
+
+
+# Timing
+
+
+def test_a_bench_is_entered_and_covers_what_was_exported(exported: RunFolder, tmp_path: Path):
+    place = tmp_path / "pupil"
+    shutil.copytree(exported.path, place)
+    lines = bench([place], batches=[2, 1], rounds=3, threads=1, memory=False, command="bench")
+    assert [(line["name"], line["batch"]) for line in lines] == [
+        ("PyTorch", 1),
+        ("PyTorch", 2),
+        ("onnx-fp32", 1),
+        ("onnx-fp32", 2),
+    ]
+    for line in lines:
+        assert line["images_per_second"] == pytest.approx(1000 * line["batch"] / line["median_ms"])
+        assert 0 < line["median_ms"] <= line["p95_ms"]
+        assert (line["threads"], line["rounds"], line["memory_bytes"]) == (1, 3, None)
+    found = RunFolder(place).read_record()["bench"]
+    assert found["lines"] == [{k: v for k, v in line.items() if k != "model"} for line in lines]
+    assert found["command"] == "bench"
+
+
+def test_a_teacher_and_a_file_alone_can_be_timed(exported: RunFolder, tmp_path: Path):
+    place = tmp_path / "pupil"
+    shutil.copytree(exported.path, place)
+    file = exported.path / "exports" / "onnx-fp32" / "model.onnx"
+    lines = bench([place, file], batches=[1], rounds=3, memory=False, teacher=True)
+    assert [line["name"] for line in lines] == [
+        "teacher, PyTorch",
+        "PyTorch",
+        "onnx-fp32",
+        "model",
+    ]
+    assert lines[0]["bytes"] > lines[1]["bytes"]
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_a_process_of_its_own(exported: RunFolder, tmp_path: Path):
+    place = tmp_path / "pupil"
+    shutil.copytree(exported.path, place)
+    lines = bench([place], batches=[1, 512], rounds=3)
+    by_name: dict[str, list[int]] = {}
+    for line in lines:
+        by_name.setdefault(line["name"], []).append(line["memory_bytes"])
+    for one, many in by_name.values():
+        assert 0 < one < many < 1e9  # 512 pictures have larger maps
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rounds": 2}, {"batches": []}, {"batches": [0]}, {"threads": 0}]
+)
+def test_what_would_time_nothing_is_refused(wrong: dict[str, Any], exported: RunFolder):
+    with pytest.raises(SettingError, match="A benchmark needs 3 rounds"):
+        bench([exported.path], **wrong)
