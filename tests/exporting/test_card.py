@@ -39,7 +39,7 @@ def test_it_says_what_was_measured_and_how_it_is_called():
     assert "500 test pictures" in text
     assert "difference of a logit is 0.123" in text
     assert "3 classes (a, b, c)" in text
-    assert "## Licence" in text
+    assert "## License" in text
     assert "tutelage predict model.onnx" in text
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["pipeline_tag"] == "image-classification"

@@ -105,7 +105,7 @@ def test_what_is_damaged_is_left_out_and_said(key: str):
     (section,) = sections
     assert any(isinstance(block, Grid) for block in section.blocks)
     texts = " ".join(block.text for block in section.blocks if isinstance(block, Text))
-    needed = key in ("parity", "bytes", "latency_ms")
+    needed = key in ("name", "parity", "bytes", "latency_ms")
     assert ("left out: 1." in texts) == needed
 
 

@@ -32,9 +32,7 @@ def bench(
     rounds: Annotated[int, typer.Option(metavar="N", help="How often each is timed.")] = 30,
     threads: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", help="Of each. [default: as many as there are cores]", show_default=False
-        ),
+        typer.Option(metavar="N", help="Of each.", show_default="as many as there are cores"),
     ] = None,
     teacher: Annotated[
         bool, typer.Option("--teacher", help="Time the teachers of runs, too.")
@@ -48,7 +46,7 @@ def bench(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Time models on this machine, side by side.
+    """Time a run's student and its exported files, side by side.
 
     A run stands for its student and for every file that was exported from it. All take turns, in an
     order drawn anew in each round. Latency is of a batch; memory is what a process needs to open

@@ -34,8 +34,8 @@ def export(
         int | None,
         typer.Option(
             metavar="N",
-            help="Exactly so many pictures at a time. [default: any number]",
-            show_default=False,
+            help="Exactly so many pictures at a time.",
+            show_default="any number; executorch 1",
         ),
     ] = None,
     normalized: Annotated[
@@ -51,16 +51,16 @@ def export(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="A new folder. [default: exports/ in the run's, by target and precision]",
-            show_default=False,
+            help="A new folder.",
+            show_default="exports/… in the run's",
         ),
     ] = None,
     calibrate: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Training pictures that int8 takes its ranges from. [default: 256, or all]",
-            show_default=False,
+            help="Training pictures that int8 takes its ranges from.",
+            show_default="256, or all",
         ),
     ] = None,
     calibrate_on: Annotated[
@@ -72,9 +72,8 @@ def export(
         typer.Option(
             metavar="SHARE",
             min=0,
-            help="How far a logit may be off, as a share of the largest. [default: fp32 1e-4, fp16 "
-            "2e-2, int8 any]",
-            show_default=False,
+            help="How far a logit may be off, as a share of the largest.",
+            show_default="fp32 1e-4, fp16 2e-2, int8 any",
         ),
     ] = None,
     max_drop: Annotated[
@@ -82,8 +81,8 @@ def export(
         typer.Option(
             metavar="POINTS",
             min=0,
-            help="How many points of accuracy may be lost. [default: fp32 0.1, fp16 0.5, int8 2]",
-            show_default=False,
+            help="How many points of accuracy may be lost.",
+            show_default="fp32 0.1, fp16 0.5, int8 2",
         ),
     ] = None,
     teacher: Annotated[
@@ -92,12 +91,12 @@ def export(
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Write a run's student into a file for another runtime, and prove that it is the same.
+    """Write a student for another runtime, and compare both.
 
     The student alone is written, without what it was trained by. The file is opened by its runtime
     and shown the test pictures beside the network in PyTorch; if it says something else, beyond
     what is allowed, nothing is written. Test is read, which is entered in the run's record.
-    A README lies beside the file. Needs `pip install 'tutelage[onnx]'` or `'tutelage[executorch]'`.
+    A README lies beside the file. Needs one of the extras onnx and executorch.
     """
     form = Form(target, precision, batch, normalized)
     allowed = usual(precision)

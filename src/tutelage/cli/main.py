@@ -7,6 +7,7 @@ to which Python gives exit code 1, too.
 
 import errno
 import importlib
+import re
 import shlex
 import sys
 import warnings
@@ -27,7 +28,7 @@ VERBS = {
     "distill": ("distill", "Make a small network of a large one and a folder of pictures."),
     "train": ("train", "Run a recipe: train, measure, and leave a run folder."),
     "evaluate": ("evaluate", "Show what a run's record says, and check it against its student."),
-    "export": ("export", "Write a run's student into a file for another runtime, and prove it."),
+    "export": ("export", "Write a student for another runtime, and compare both."),
     "bench": ("bench", "Time a run's student and its exported files, side by side."),
     "predict": ("predict", "Say what is in pictures, by a run's student or an exported file."),
     "cache": ("cache", "Ask a recipe's teacher once, and store its answers."),
@@ -64,7 +65,10 @@ class Verbs(TyperGroup):
         """The verb itself."""
         one_of("command", args[0], VERBS, RecipeError)
         module = importlib.import_module(f"tutelage.cli.{VERBS[args[0]][0]}")
-        return args[0], get_command(module.app), args[1:]
+        command = get_command(module.app)
+        if command.help:  # its lines are those of the source, not of a terminal
+            command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", command.help)
+        return args[0], command, args[1:]
 
 
 app = typer.Typer(

@@ -33,7 +33,7 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object per picture.")] = False,
 ) -> None:
-    """Say what is in pictures.
+    """Say what is in pictures, by a run's student or an exported file.
 
     They are read, shrunk and cut as those were that the model was measured with. Probabilities are
     the network's softmax, which may be surer than right: a run's record says how much. A file that

@@ -91,9 +91,9 @@ def card(about: About, entry: Mapping[str, Any], record: Mapping[str, Any], timm
         f"Run {plain(record['name'])}, commit {plain(str(record['commit'] or 'unknown'))}, code "
         f"{plain(record['code'])}; exported by `{entry['command'].replace('`', ' ')}`.",
         "",
-        "## Licence",
+        "## License",
         "",
-        "The licences of the training pictures, and of the teacher's weights if there was one, say "
+        "The licenses of the training pictures, and of the teacher's weights if there was one, say "
         "what may be done with these weights. Nobody has looked at them for you.",
         "",
     ]

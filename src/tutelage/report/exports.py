@@ -27,7 +27,8 @@ def exports(records: Sequence[Record]) -> list[Section]:
     for record in records:
         whose = f" of {record['name']}" if len(records) > 1 else ""
         entries, bad = _whole(
-            record.get("exports"), lambda entry: [parity_rows([entry]), _origin(entry)]
+            record.get("exports"),
+            lambda entry: [parity_rows([entry]), _origin(entry), entry["name"].strip()],
         )
         if entries:
             head, *rows = parity_rows(entries)
@@ -37,7 +38,12 @@ def exports(records: Sequence[Record]) -> list[Section]:
         bench = record.get("bench")
         lines, worse = _whole(
             bench.get("lines") if isinstance(bench, Mapping) else bench,
-            lambda line: [bench_rows([line]), line["threads"], line["rounds"]],
+            lambda line: [
+                bench_rows([line]),
+                line["threads"],
+                line["rounds"],
+                line["name"].strip(),
+            ],
         )
         if lines and isinstance(bench, Mapping):
             head, *rows = bench_rows(lines)
