@@ -1,6 +1,7 @@
 """Runs of a network with sub-nets: what their records say, and what can be taken out."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from tutelage.build import build
 from tutelage.cli.evaluate import text
 from tutelage.distiller import Distiller
 from tutelage.engine import loop
-from tutelage.errors import NetworkError, NoEffectWarning, SettingError, TeacherError
+from tutelage.errors import (
+    CheckpointError,
+    NetworkError,
+    NoEffectWarning,
+    SettingError,
+    TeacherError,
+)
 from tutelage.evaluation.cost import num_parameters
 from tutelage.methods import KD
 from tutelage.models.cifar_resnet import cifar_resnet
@@ -21,7 +28,7 @@ from tutelage.models.depth_dynamic import DepthDynamic
 from tutelage.recipes import validate
 from tutelage.records import RunFolder
 from tutelage.report.acceptance import Limits
-from tutelage.runs import Extras, evaluate, train
+from tutelage.runs import Extras, bench, evaluate, export, open_model, train
 from tutelage.teachers import LiveTeacher
 
 DEEP = {"name": "resnet20", "width": 2, "subnets": {"14": 2, "8": [1, 1, 1]}}
@@ -186,3 +193,28 @@ def test_refuses_what_makes_no_sense(deep: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="no terms 'hint' to weigh"):
         run(tmp_path, methods={"embedded_distillation": {"weight": {"kl": 1, "hint": 1}}})
     assert not (tmp_path / "deep").exists()
+
+
+def test_a_sub_net_leaves_alone(deep: Path, tmp_path: Path) -> None:
+    shutil.copytree(deep, tmp_path / "deep")
+    made = export(tmp_path / "deep", subnet="8")
+    assert made.folder == tmp_path / "deep" / "exports" / "onnx-fp32-8"
+    record = RunFolder(tmp_path / "deep").read_record()
+    (entry,) = record["exports"]
+    assert entry["subnet"] == "8"
+    assert entry["weights"] == record["students"]["8"]["weights"]
+    assert entry["macs"] == record["students"]["8"]["macs"]
+    accuracy = record["students"]["8"]["test_accuracy"]
+    assert entry["parity"]["accuracy"] == {"network": accuracy, "exported": accuracy}
+    images = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        theirs = open_model(made.file).network(images)
+        assert torch.allclose(theirs, tutelage.load(deep, subnet="8")(images), atol=1e-4)
+        assert torch.equal(
+            open_model(deep, subnet="8").network(images), tutelage.load(deep, subnet="8")(images)
+        )
+    lines = bench([tmp_path / "deep"], batches=[1], rounds=3, memory=False)
+    names = ["full, PyTorch", "14, PyTorch", "8, PyTorch", "onnx-fp32-8"]
+    assert [line["name"] for line in lines] == names
+    with pytest.raises(CheckpointError, match="holds one network, so there is no '8' in it"):
+        open_model(made.file, subnet="8")

@@ -156,6 +156,35 @@ def test_what_is_no_store_is_refused(copy: Path, text: str | None, words: str):
         Store(copy)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("fingerprint", []),
+        ("fingerprint", None),
+        ("logits", 3),
+        ("logits", {"kind": "fp16"}),
+        ("maps", []),
+        ("maps", {"layer1": None}),
+        ("maps", {"layer1": {"shape": ["a", 2, 2], "channels_last": True}}),
+        ("parts", 5),
+        ("parts", {"train": 5}),
+        ("parts", {"train": [31, 3, 0]}),
+        ("parts", {"train": [31, 0, 12]}),
+        ("parts", {"train": [-1, 3, 12]}),
+        ("parts", {"train": ["31", 3, 12]}),
+        ("parts", {"train": [31, 3]}),
+        ("about", "x"),
+        ("checksums", ["x"]),
+        ("checksums", {"index": 3}),
+    ],
+)
+def test_a_manifest_of_another_shape_is_damaged(copy: Path, key: str, value: object):
+    path = copy / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(StoreError, match=r"manifest\.json is damaged"):
+        Store(copy)
+
+
 def test_an_unfinished_store_is_refused(copy: Path):
     replace(Manifest.read(copy), checksums=None).write(copy)
     existing(copy)["train-0000-00000"].unlink()

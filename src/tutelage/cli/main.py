@@ -66,9 +66,14 @@ class Verbs(TyperGroup):
         one_of("command", args[0], VERBS, RecipeError)
         module = importlib.import_module(f"tutelage.cli.{VERBS[args[0]][0]}")
         command = get_command(module.app)
-        if command.help:  # its lines are those of the source, not of a terminal
-            command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", command.help)
-        return args[0], command, args[1:]
+        return args[0], _flowing(command), args[1:]
+
+
+def _flowing(command: Any) -> Any:
+    """The command, whose help is of paragraphs; lines of the source are none of a terminal."""
+    if command.help:
+        command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", command.help)
+    return command
 
 
 app = typer.Typer(
@@ -117,7 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = _show_warning(warnings.showwarning)
         try:
-            result = get_command(app).main(arguments, prog_name="tutelage", standalone_mode=False)
+            result = _flowing(get_command(app)).main(
+                arguments, prog_name="tutelage", standalone_mode=False
+            )
         except Interrupted as error:
             code = 128 + error.signal
             if error.finished and arguments[0] == "train":

@@ -155,6 +155,26 @@ class Manifest:
         text = json.dumps({"schema": SCHEMA} | asdict(self), indent=2, allow_nan=False) + "\n"
         write_atomic(folder / "manifest.json", text, go_on=GO_ON)
 
+    def checked(self) -> "Manifest":
+        """Itself, if a file could hold it: what JSON was read may be anything.
+
+        Raises:
+            ValueError: it could not.
+        """
+        tables = [self.fingerprint, self.about, {} if self.checksums is None else self.checksums]
+        counts = [number for part in self.parts.values() for number in part]
+        sound = (
+            all(isinstance(table, Mapping) for table in tables)
+            and all(isinstance(one, str) for one in tables[2].values())
+            and all(type(number) is int for number in counts)
+            and all(part.pictures >= 0 and part.views >= 1 for part in self.parts.values())
+            and all(part.shard_size >= 1 for part in self.parts.values())
+            and all(type(size) is int for code in self.maps.values() for size in code.shape)
+        )
+        if not sound:
+            raise ValueError("not the manifest of a store")
+        return self
+
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
         """Reads manifest.json.
@@ -170,7 +190,7 @@ class Manifest:
                     f"{path} has schema {value['schema']}, and this version reads {SCHEMA}. Build "
                     "the store anew with `tutelage cache`."
                 )
-            return cls(
+            made = cls(
                 value["fingerprint"],
                 LogitsCode(**value["logits"]),
                 {tap: _map_code(code) for tap, code in value["maps"].items()},
@@ -178,12 +198,13 @@ class Manifest:
                 value["about"],
                 value["checksums"],
             )
+            return made.checked()
         except FileNotFoundError:
             raise StoreError(
                 f"{folder} is no store of a teacher's answers: it holds no manifest.json. Make one "
                 "with `tutelage cache RECIPE --out FOLDER`."
             ) from None
-        except (ValueError, KeyError, TypeError, AssertionError):
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
             raise StoreError(
                 f"{path} is damaged. Build the store anew in another folder."
             ) from None
