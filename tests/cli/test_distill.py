@@ -37,6 +37,7 @@ def test_a_teacher_and_then_its_student_beside_a_control(call: Any, place: Path)
         *common, "--student", "resnet8", "--teacher", "runs/teacher", "--budget", "3s", "--control"
     )
     assert said.code == 0
+    assert "Out to the device: tutelage export runs/resnet8 --to onnx\n" in said.out
     first, control = (
         RunFolder(place / "runs" / name).read_record() for name in ("resnet8", "resnet8-control")
     )

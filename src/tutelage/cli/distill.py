@@ -1,6 +1,7 @@
 """`tutelage distill`."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,6 +116,9 @@ def distill(
         done = train(one, name=folder.path.name, runs=runs, command=COMMAND.get())
         print(summary(done.folder, done.record))
     write_page(read_source([folder.path for folder in folders]), folders[0].path / "report.html")
+    if teacher is not None:
+        words = ["tutelage", "export", str(folders[0].path), "--to", "onnx"]
+        print(f"Out to the device: {shlex.join(words)}")
 
 
 def minutes(text: str) -> float:
