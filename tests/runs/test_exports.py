@@ -175,6 +175,7 @@ def test_other_classes_and_fewer_pictures_are_said(pupil: RunFolder):
         made = export(
             pupil.path,
             Form(precision="int8"),
+            calibration=256,
             calibrate_on=other,
             teacher=False,
             tolerance=Tolerance(None, 100.0),

@@ -96,7 +96,7 @@ def _answered(answer: Callable[[Images], Tensor], images: Images, batch: int) ->
     return answer(images)[:number]
 
 
-def _in_parts(images: Images, batch: int | None) -> Iterable[Images]:
+def _in_parts(images: Images, batch: int | None) -> Iterable[Float32[Tensor, "m c h w"]]:
     """Calibration images in batches that the program takes, without a last part that is short."""
     if batch is None:
         return [images]
