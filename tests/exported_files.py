@@ -5,6 +5,7 @@ from small_run import SPEC, Tiny
 from torch import Tensor
 
 from tutelage import rng
+from tutelage.data.photographs import Rule
 from tutelage.exporting import About, Form
 from tutelage.models.network import Network
 
@@ -14,7 +15,7 @@ def images(count: int, seed: int = 0) -> Tensor:
 
 
 def about(form: Form) -> About:
-    return About("tiny", None, ("a", "b", "c"), SPEC, 8, 8, form, "weights", "0")
+    return About("tiny", None, ("a", "b", "c"), SPEC, Rule(8, 8, 1), form, "weights", "0")
 
 
 def seasoned() -> Network:

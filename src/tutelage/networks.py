@@ -23,7 +23,7 @@ from tutelage.recipes.networks import NETWORK_KEYS, TEACHER_KEYS
 from tutelage.records import RunFolder
 from tutelage.types import InputSpec
 
-__all__ = ["make_student", "make_teacher", "spec_of", "teacher_files"]
+__all__ = ["make_student", "make_teacher", "open_student", "spec_of", "teacher_files"]
 
 _DEEP = 100
 
@@ -155,10 +155,24 @@ def _warn_of_depth(entry: Mapping[str, Any]) -> None:
 def _of_run(entry: Mapping[str, Any], what: str) -> tuple[Network, Description]:
     """The student of an earlier run, or one of its sub-nets."""
     folder = Path(entry["run"])
-    network, description = _by_function(folder, what) or read_network(folder)
+    network, description = open_student(folder, what)
     if "subnet" not in entry:
         return network, description
     return network.extract(entry["subnet"]), description.of(entry["subnet"])
+
+
+def open_student(place: Path, what: str = "student") -> tuple[Network, Description]:
+    """The student of a run, however it is made.
+
+    Args:
+        place: the run's folder, or the student's file.
+        what: it is, for messages.
+
+    Raises:
+        RunError: there is no finished run, or the student was handed over as an object.
+        TutelageError: what makes it is not there any more.
+    """
+    return _by_function(place, what) or read_network(place)
 
 
 def _by_function(folder: Path, what: str) -> tuple[Network, Description] | None:

@@ -1,6 +1,7 @@
 """export, predict and bench as somebody calls them."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,20 @@ def test_what_cannot_be_read_is_said_and_the_rest_answered(
     assert ["error" in line for line in lines] == [False, True, False, False]
     assert "cannot be read as a picture" in lines[1]["error"]
     assert "1 of the pictures could not be read" in said.err
+    (scans / "notes.txt").write_text("no picture")
+    within = call("predict", "runs/student", scans)
+    assert within.code == 2
+    assert len(within.out.splitlines()) == 4
+    assert "notes.txt cannot be read as a picture" in within.out
+
+
+def test_names_cannot_talk_to_the_terminal(there: Path, call: Any, scans: Path):
+    (first, *_) = sorted(scans.iterdir())
+    shutil.copy(first, scans / "a\nb\x1b[31m.png")
+    said = call("predict", "runs/student", scans)
+    assert said.code == 0
+    assert len(said.out.splitlines()) == 4
+    assert "\x1b" not in said.out
 
 
 @pytest.mark.parametrize(
@@ -146,8 +161,10 @@ def test_a_model_that_cannot_be_asked(model: str, said: str, there: Path, call: 
 
 
 def test_pictures_that_are_not_there(there: Path, call: Any, tmp_path: Path):
-    assert "There is no picture nope.png" in call("predict", "runs/student", "nope.png").err
+    assert "The picture nope.png is not there" in call("predict", "runs/student", "nope.png").err
     (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "pipe.png is no file" in call("predict", "runs/student", tmp_path / "pipe.png").err
     said = call("predict", "runs/student", tmp_path / "empty")
     assert "There is no picture in" in said.err
 
@@ -196,7 +213,7 @@ def test_a_bench_as_json(there: Path, call: Any):
     ("arguments", "said"),
     [
         (("runs/student", "--batch", "1,x"), "numbers of pictures with commas"),
-        (("runs/student", "--rounds", "1"), "needs 3 rounds"),
+        (("runs/student", "--rounds", "1"), "--rounds"),
         (("nothing",), "There is no nothing"),
     ],
 )

@@ -12,6 +12,7 @@ ENTRY: dict[str, Any] = {
     "macs": 48500,
     "threads": 2,
     "command": "tutelage export runs/x --to onnx",
+    "hardware": {"processor": "Some CPU"},
     "bytes": {"network": 20000, "exported": 9000},
     "latency_ms": {"network": 1.25, "exported": 0.5},
     "parity": {
@@ -26,7 +27,7 @@ RECORD: dict[str, Any] = {
     "name": "mine",
     "recipe": {"schema": 1, "student": {"name": "tiny"}},
     "data": {"classes": 3},
-    "hardware": {"processor": "Some CPU"},
+    "hardware": {"processor": "where it was trained"},
     "commit": None,
     "code": "0123",
 }
@@ -40,6 +41,8 @@ def test_it_says_what_was_measured_and_how_it_is_called():
     assert "difference of a logit is 0.123" in text
     assert "3 classes (a, b, c)" in text
     assert "## License" in text
+    assert "2 thread(s), Some CPU." in text
+    assert "where it was trained" not in text
     assert "tutelage predict model.onnx" in text
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["pipeline_tag"] == "image-classification"
@@ -72,9 +75,10 @@ EVIL = "<script>alert(1)</script> [x](javascript:y) `a` |b| *c* _d_\n# e"
 
 
 def test_names_cannot_become_markup():
-    record = RECORD | {"name": EVIL, "hardware": {"processor": EVIL}, "code": EVIL}
+    record = RECORD | {"name": EVIL, "code": EVIL}
+    entry = ENTRY | {"hardware": {"processor": EVIL}, "command": EVIL.replace("`", "```")}
     evil = about(Form())._replace(classes=(EVIL, "b", "c"), name=EVIL)
-    text = card(evil, ENTRY, record, "")
+    text = card(evil, entry, record, "")
     outside = "\n".join(part for part in text.split("```")[::2])
     assert "<script>" not in outside
     assert "](javascript" not in outside.replace("\\]", "")

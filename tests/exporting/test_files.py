@@ -71,6 +71,33 @@ def test_int8_is_made_of_whole_numbers(written: Write):
     assert max(abs(int(one.min())) for one in weights if one.size > 1) <= 64
 
 
+@pytest.mark.parametrize("batch", [None, 20, 64])
+def test_every_calibration_picture_is_shown(
+    batch: int | None, network: Network, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[torch.Tensor] = []
+
+    def note(program: object, form: Form, said: object, some: list[torch.Tensor]) -> bytes:
+        seen.extend(some)
+        return b""
+
+    monkeypatch.setattr("tutelage.exporting.onnx_files.make_onnx", note)
+    form = Form(precision="int8", batch=batch)
+    given = [images(32, 1), images(17, 2)]
+    make(network, form, about(form), given)
+    assert {len(part) for part in seen} == {batch or 32}
+    assert torch.equal(torch.cat(seen)[:49], torch.cat(given))
+    filled = torch.cat(seen)[49:]
+    assert torch.equal(filled, given[1][-1:].expand_as(filled))
+
+
+def test_int8_for_many_at_once(written: Write, network: Network):
+    file = just_made(written(Form(precision="int8", batch=64)), about(Form(batch=64)))
+    with torch.no_grad():
+        ours, theirs = network(images(70)), file(images(70))
+    assert float((ours - theirs).abs().max()) <= BOUND["int8"] * float(ours.abs().max())
+
+
 def test_halves_are_halves(written: Write):
     kinds = {one.data_type for one in onnx.load(written(Form(precision="fp16"))).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in kinds
@@ -100,6 +127,16 @@ def test_normalized_means_that_the_caller_normalizes(written: Write, network: Ne
     with torch.no_grad():
         assert torch.allclose(torch.from_numpy(logits), network(shown), atol=1e-5)
     assert session.get_inputs()[0].shape == [3, 1, 8, 8]
+
+
+def test_a_file_whose_graph_is_another_is_refused(written: Write, tmp_path: Path):
+    model = onnx.load(written(Form()))
+    (said,) = model.metadata_props
+    lies = about(Form())
+    said.value = lies._replace(spec=lies.spec._replace(height=9)).to_json()
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match="onnxruntime cannot ask"):
+        open_file(tmp_path / "model.onnx")[0](images(2))
 
 
 def test_a_file_takes_pictures_of_any_size_as_the_network_does(written: Write, network: Network):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from tutelage.data.photographs import Rule
@@ -10,8 +12,7 @@ ABOUT = About(
     subnet=None,
     classes=("cat", "dög"),
     spec=InputSpec(8, 10, 3, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
-    side=12,
-    size=10,
+    rule=Rule(10, 12, 3),
     form=Form("onnx", "int8", 3, normalized=True),
     weights="abc",
     made_by="1.2",
@@ -58,7 +59,7 @@ def test_what_a_file_says_of_itself_comes_back():
     assert again == ABOUT
     assert isinstance(again.form, Form)
     assert isinstance(again.spec, InputSpec)
-    assert again.rule == Rule(10, 12, 3)
+    assert isinstance(again.rule, Rule)
 
 
 def test_a_file_that_normalizes_is_shown_pixels():
@@ -71,3 +72,25 @@ def test_a_file_that_normalizes_is_shown_pixels():
 def test_other_files_are_not_taken_for_ours(text: str):
     with pytest.raises(CheckpointError, match=r"model\.onnx does not say what network it holds"):
         About.from_json(text, "model.onnx")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"side": "8"},
+        {"rule": {"size": 80, "side": 8, "channels": 3}},
+        {"rule": {"size": 8, "side": 8, "channels": 2}},
+        {"form": {"target": "onnx", "precision": "fp32", "batch": 0, "normalized": False}},
+        {"form": {"target": "onnx", "precision": "fp32", "batch": 1.5, "normalized": False}},
+        {"spec": {"height": "x", "width": 8, "channels": 1, "mean": [0], "std": [1]}},
+        {"spec": {"height": 8, "width": 8, "channels": 2, "mean": [0], "std": [1]}},
+        {"spec": {"height": 8, "width": 8, "channels": 1, "mean": [0], "std": [0]}},
+        {"spec": {"height": 10**9, "width": 8, "channels": 1, "mean": [0], "std": [1]}},
+        {"classes": [1, 2]},
+        {"name": None},
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, object]):
+    text = json.dumps(json.loads(ABOUT.to_json()) | changes)
+    with pytest.raises(CheckpointError, match="does not say what network it holds"):
+        About.from_json(text, "x")

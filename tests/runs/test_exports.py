@@ -1,7 +1,9 @@
 """A finished run's student in a file: what is written, entered and refused."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,21 @@ import torch
 from tiny import distilled, recipe
 
 import tutelage.models.with_timm  # noqa: F401 - makes ours known to timm
+from tutelage import records
 from tutelage.data.digits import digits
-from tutelage.errors import DataError, ExportError, NetworkError, RunError, SettingError
-from tutelage.exporting import Form, Tolerance
+from tutelage.data.photographs import Rule
+from tutelage.errors import (
+    DataError,
+    ExportError,
+    NoEffectWarning,
+    RunError,
+    SettingError,
+)
+from tutelage.exporting import About, Form, Tolerance, just_made
+from tutelage.models.network import Network
 from tutelage.models.saved import load
 from tutelage.records import RunFolder
-from tutelage.runs import bench, export, exports, open_model, train
+from tutelage.runs import bench, export, exports, open_model, timing, train
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +113,67 @@ def test_beyond_the_tolerance_nothing_is_written_but_the_reading(pupil: RunFolde
 
 
 def test_interrupted_it_leaves_no_file(pupil: RunFolder, monkeypatch: pytest.MonkeyPatch):
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
+    real = records._write_synced
 
-    monkeypatch.setattr(exports, "card", stop)
+    def stop(path: Path, content: bytes) -> None:
+        if path.name == "README.md":  # the second file
+            raise KeyboardInterrupt
+        real(path, content)
+
+    monkeypatch.setattr(records, "_write_synced", stop)
     with pytest.raises(KeyboardInterrupt):
         export(pupil.path, teacher=False)
-    assert not (pupil.path / "exports").exists()
+    assert not list((pupil.path / "exports").iterdir())
     assert "exports" not in pupil.read_record()
+
+
+def test_what_cannot_be_held_is_said_and_the_reading_entered(
+    pupil: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    def overflow(path: Path, about: About) -> Network:
+        return Network(lambda images: torch.full((len(images), 10), torch.inf), about.shown)
+
+    monkeypatch.setattr(exports, "just_made", overflow)
+    before = pupil.read_record()
+    with pytest.raises(ExportError, match="In fp16 some answers are infinite"):
+        export(pupil.path, Form(precision="fp16"), teacher=False)
+    assert len(pupil.read_record()["readings"]) == len(before["readings"]) + 1
+
+
+def test_what_others_enter_meanwhile_stays(pupil: RunFolder, monkeypatch: pytest.MonkeyPatch):
+    real = just_made
+
+    def meanwhile(path: Path, about: About) -> Network:
+        record = pupil.read_record()
+        pupil.record.write_text(json.dumps(record | {"bench": "somebody else's"}))
+        return real(path, about)
+
+    monkeypatch.setattr(exports, "just_made", meanwhile)
+    export(pupil.path, teacher=False)
+    record = pupil.read_record()
+    assert record["bench"] == "somebody else's"
+    assert len(record["exports"]) == 1
+
+
+@pytest.mark.parametrize("wrong", [Tolerance(float("nan"), 1.0), Tolerance(None, float("inf"))])
+def test_a_tolerance_is_a_number(wrong: Tolerance, pupil: RunFolder):
+    before = contents(pupil.path)
+    with pytest.raises(SettingError, match="is a number from 0"):
+        export(pupil.path, tolerance=wrong)
+    assert contents(pupil.path) == before
+
+
+def test_a_file_in_the_way_is_said_before_anything(pupil: RunFolder, tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="file is in its way"):
+        export(pupil.path, out=tmp_path / "file" / "below" / "it")
+    with pytest.raises(RunError, match="never overwritten"):
+        export(pupil.path, out=tmp_path / "file")
+
+
+def test_what_has_no_effect_is_said(pupil: RunFolder):
+    with pytest.warns(NoEffectWarning, match="Calibration pictures change nothing in fp32"):
+        export(pupil.path, calibration=100, teacher=False)
 
 
 def test_the_teacher_need_not_be_there(pupil: RunFolder, runs: Path):
@@ -186,14 +250,45 @@ def test_other_classes_and_fewer_pictures_are_said(pupil: RunFolder):
 # Other students
 
 
-def test_there_is_no_subnet_of_an_ordinary_student(pupil: RunFolder):
-    with pytest.raises(NetworkError, match="no sub-nets"):
-        export(pupil.path, subnet="8")
+def test_run_and_file_are_shown_the_same_where_the_network_is_larger(tmp_path: Path):
+    larger = recipe(student={"name": "resnet8", "width": 2, "size": [16, 16], "channels": 3})
+    done = train(larger, name="larger", runs=tmp_path, shown=False)
+    made = export(done.folder)
+    run, file = open_model(done.folder), open_model(made.file)
+    assert run.rule == file.rule == Rule(8, 8, 1)
+    assert run.network.spec is not None
+    assert run.network.spec[:3] == (16, 16, 3)
+    images = torch.rand(3, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(run.network(images), file.network(images), atol=1e-4)
 
 
-def test_a_run_that_has_not_finished_is_refused(tmp_path: Path):
-    with pytest.raises(RunError, match="is no run folder"):
-        export(tmp_path)
+def test_a_student_that_a_function_makes_can_be_asked_and_timed(tmp_path: Path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def make(num_classes, in_channels):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
+    )
+    asked = recipe(student={"python": f"{tmp_path / 'mine.py'}:make"})
+    with pytest.warns(UserWarning, match="this file is code, and runs now"):
+        done = train(asked, name="made", runs=tmp_path, shown=False)
+    with pytest.warns(UserWarning, match="this file is code, and runs now"):
+        made = export(done.folder)
+    images = torch.rand(3, 1, 8, 8)
+    with torch.no_grad(), pytest.warns(UserWarning, match="runs now"):
+        ours, theirs = (open_model(one).network(images) for one in (done.folder, made.file))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    with pytest.warns(UserWarning, match="runs now"):
+        lines = bench([done.folder], batches=[1], rounds=3, memory=False)
+    assert [line["name"] for line in lines] == ["PyTorch", "onnx-fp32"]
+
+
+def test_an_export_that_is_damaged_ends_no_bench(exported: RunFolder, tmp_path: Path):
+    shutil.copytree(exported.path, tmp_path / "pupil")
+    (tmp_path / "pupil" / "exports" / "onnx-fp32" / "model.onnx").write_bytes(b"hello")
+    with pytest.warns(UserWarning, match="Not timed: .* damaged"):
+        lines = bench([tmp_path / "pupil"], batches=[1], rounds=3, memory=False)
+    assert [line["name"] for line in lines] == ["PyTorch"]
 
 
 # Timing
@@ -230,6 +325,56 @@ def test_a_teacher_and_a_file_alone_can_be_timed(exported: RunFolder, tmp_path: 
         "model",
     ]
     assert lines[0]["bytes"] > lines[1]["bytes"]
+
+
+def test_a_run_without_a_teacher_has_none_to_time(runs: Path, tmp_path: Path):
+    shutil.copytree(runs / "teacher", tmp_path / "teacher")
+    with pytest.warns(NoEffectWarning, match="There is no teacher to time"):
+        bench([tmp_path / "teacher"], batches=[1], rounds=3, memory=False, teacher=True)
+
+
+def test_pictures_need_not_be_there_to_time(runs: Path, tmp_path: Path):
+    shutil.copytree(runs / "pupil", tmp_path / "pupil")
+    place = RunFolder(tmp_path / "pupil")
+    record = place.read_record()
+    record["recipe"]["data"]["source"] = {"name": "folder", "root": "gone"}
+    place.record.write_text(json.dumps(record))
+    assert len(bench([place.path], batches=[1], rounds=3, memory=False)) == 1
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_leaves_the_times(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(runs / "pupil", tmp_path / "pupil")
+    monkeypatch.setattr(timing, "_memory_here", _killed)
+    with pytest.warns(UserWarning, match="was ended from outside"):
+        (line,) = bench([tmp_path / "pupil"], batches=[1], rounds=3)
+    assert line["memory_bytes"] is None
+    assert line["median_ms"] > 0
+
+
+def _killed(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_compiled_student_takes_its_turn(runs: Path, tmp_path: Path):
+    shutil.copytree(runs / "pupil", tmp_path / "pupil")
+    lines = bench([tmp_path / "pupil"], batches=[1], rounds=3, memory=False, compiled=True)
+    assert [line["name"] for line in lines] == ["PyTorch", "PyTorch compiled"]
+
+
+@pytest.mark.slow
+def test_executorch_all_the_way(pupil: RunFolder):
+    made = export(pupil.path, Form("executorch", "int8"), tolerance=Tolerance(None, 100.0))
+    assert made.file.name == "model.pte"
+    assert made.entry["batch"] == 1
+    assert made.entry["parity"]["same_answer"] > 0.9
+    opened = open_model(made.folder)
+    assert opened.classes == tuple("0123456789")
+    lines = bench([pupil.path], batches=[1], rounds=3, threads=1, memory=False)
+    assert [line["precision"] for line in lines] == ["fp32", "int8"]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def bench(
         typer.Argument(metavar="MODEL…", help="Runs' folders, and files that were exported."),
     ],
     batch: Annotated[str, typer.Option(metavar="N,N,…", help="Pictures at a time.")] = "1,32",
-    rounds: Annotated[int, typer.Option(metavar="N", help="How often each is timed.")] = 30,
+    rounds: Annotated[int, typer.Option(min=3, metavar="N", help="How often each is timed.")] = 30,
     threads: Annotated[
         int | None,
         typer.Option(metavar="N", help="Of each.", show_default="as many as there are cores"),
@@ -81,6 +81,6 @@ def text(lines: Sequence[Mapping[str, Any]]) -> str:
     named = [
         {**line, "name": f"{line['model']}: {line['name']}"} if several else line for line in lines
     ]
-    threads = lines[0]["threads"] if lines else 0
-    notes = [f"CPU, {threads} thread(s), {lines[0]['rounds']} rounds.", *bench_notes(named)]
+    first = lines[0]
+    notes = [f"CPU, {first['threads']} thread(s), {first['rounds']} rounds.", *bench_notes(named)]
     return "\n".join([align(bench_rows(named)), "", *notes])

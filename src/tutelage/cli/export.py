@@ -9,7 +9,7 @@ import typer
 
 from tutelage.cli import COMMAND
 from tutelage.cli.arguments import AsJson
-from tutelage.exporting import Form, Precision, Target, Tolerance, usual
+from tutelage.exporting import Form, Precision, Target, usual
 from tutelage.report.exports import parity_rows
 from tutelage.report.tables import align
 from tutelage.runs import export as export_run
@@ -111,7 +111,7 @@ def export(
         out=out,
         calibration=calibrate,
         calibrate_on=None if calibrate_on is None else named_source(calibrate_on),
-        tolerance=Tolerance(*allowed),
+        tolerance=allowed,
         teacher=teacher,
         command=COMMAND.get(),
     )

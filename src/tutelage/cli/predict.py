@@ -22,7 +22,10 @@ app = typer.Typer(add_completion=False)
 def predict(
     model: Annotated[
         Path,
-        typer.Argument(metavar="MODEL", help="A run's folder, or a file that was exported."),
+        typer.Argument(
+            metavar="MODEL",
+            help="A run's folder or student.safetensors, or a file that was exported.",
+        ),
     ],
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGES…", help="Files, or folders of them.")
@@ -56,6 +59,11 @@ def _json(one: Answer) -> str:
 
 def _line(one: Answer) -> str:
     if one.error is not None:
-        return one.error
+        return _on_one_line(one.error)
     said = ", ".join(f"{found['name']} {percent(found['probability'])}" for found in one.classes)
-    return f"{one.path}  {said}"
+    return _on_one_line(f"{one.path}  {said}")
+
+
+def _on_one_line(text: str) -> str:
+    """Names come from files, and may hold what a terminal would obey."""
+    return "".join(mark if mark.isprintable() else "\ufffd" for mark in text)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
 
-from tutelage.data.photographs import Photographs, in_threads, middle
+from tutelage.data.photographs import Photographs, Rule, in_threads, middle
 from tutelage.errors import DataError
 
 __all__ = ["Pictures", "Source", "pixel_statistics"]
@@ -67,6 +67,15 @@ class Pictures:
             return rule.size, rule.size, rule.channels
         height, width, channels = self.pixels.shape[1:]
         return height, width, channels
+
+    @property
+    def rule(self) -> Rule:
+        """How a file becomes such a picture: as these were read, or whole, in this size."""
+        if isinstance(self.pixels, Photographs):
+            return self.pixels.rule
+        height, width, channels = self.shape
+        side = max(height, width)
+        return Rule(side, side, 1 if channels == 1 else 3)
 
     def shown(self, rows: Int64[Tensor, " m"]) -> UInt8[Tensor, "m h w c"]:
         """The pictures at these positions, as they are shown where nothing is drawn at random."""

@@ -12,6 +12,7 @@ from tutelage.exporting.form import Form as Form
 from tutelage.exporting.form import Precision as Precision
 from tutelage.exporting.form import Target as Target
 from tutelage.exporting.parity import Tolerance as Tolerance
+from tutelage.exporting.parity import checked as checked
 from tutelage.exporting.parity import compare as compare
 from tutelage.exporting.parity import require_parity as require_parity
 from tutelage.exporting.parity import usual as usual

@@ -48,6 +48,7 @@ def card(about: About, entry: Mapping[str, Any], record: Mapping[str, Any], timm
     size = f"{spec.height}×{spec.width}"
     pictures = "gray" if spec.channels == 1 else "RGB"
     whole = about.name if about.subnet is None else f"{about.name}, sub-net {about.subnet}"
+    shown = "n" if form.batch is None else form.batch
     many = "any number of" if form.batch is None else f"exactly {form.batch}"
     lines = [
         "---",
@@ -67,13 +68,13 @@ def card(about: About, entry: Mapping[str, Any], record: Mapping[str, Any], timm
         f"Both were shown the same {entry['parity']['pictures']:,} test pictures. The largest "
         f"difference of a logit is {entry['parity']['largest_difference']:.3g}; both name the same "
         f"class for {percent(entry['parity']['same_answer'])}. Latency: median for one picture, "
-        f"{entry['threads']} threads, {plain(str(record['hardware']['processor']))}.",
+        f"{entry['threads']} thread(s), {plain(str(entry['hardware']['processor']))}.",
         "",
         "## How it is called",
         "",
-        f"`{form.file}` takes `images`, float32 of shape (n, {spec.channels}, {spec.height}, "
+        f"`{form.file}` takes `images`, float32 of shape ({shown}, {spec.channels}, {spec.height}, "
         f"{spec.width}), {many} {pictures} pictures of {size}, {_scale(about)}. It puts out "
-        "`logits`, float32 of shape (n, classes).",
+        f"`logits`, float32 of shape ({shown}, classes).",
         "",
         _fenced(_call(about), "python"),
         "",
@@ -89,7 +90,9 @@ def card(about: About, entry: Mapping[str, Any], record: Mapping[str, Any], timm
         _fenced(yaml.safe_dump(record["recipe"], sort_keys=False, allow_unicode=True), "yaml"),
         "",
         f"Run {plain(record['name'])}, commit {plain(str(record['commit'] or 'unknown'))}, code "
-        f"{plain(record['code'])}; exported by `{entry['command'].replace('`', ' ')}`.",
+        f"{plain(record['code'])}; exported by the command",
+        "",
+        _fenced(" ".join(entry["command"].split()), "console"),
         "",
         "## License",
         "",
@@ -156,14 +159,12 @@ def _call(about: About) -> str:
 
 def _shown(about: About) -> list[str]:
     """How photographs become pictures."""
+    rule = about.rule
+    resized = about.spec[:2] != (rule.size, rule.size)
     lines = [
-        f"A photograph becomes such a picture so: its short side is shrunk or enlarged to "
-        f"{about.side} pixels, and the {about.size}×{about.size} pixels in its middle are shown"
-        + (
-            "."
-            if (about.spec.height, about.spec.width) == (about.size, about.size)
-            else ", resized."
-        )
+        "A photograph becomes such a picture so: its short side is shrunk or enlarged to "
+        f"{rule.side} pixels, and the {rule.size}×{rule.size} pixels in its middle are shown"
+        f"{', resized' * resized}."
     ]
     if about.form.target != "torch":
         lines += ["", _fenced(f"tutelage predict {about.form.file} photograph.jpg", "console")]

@@ -43,7 +43,13 @@ def make_pte(
     """
     with quiet():
         if form.precision == "int8":
-            program = _quantized(program, form, calibration)
+            try:
+                program = _quantized(program, form, calibration)
+            except Exception as error:  # whatever torchao has to say
+                raise ExportError(
+                    f"torchao could not quantize the network ({type(error).__name__}: "
+                    f"{first_line(error)}). Take fp32 or fp16."
+                ) from error
         lower = needed("executorch.exir").to_edge_transform_and_lower
         xnnpack = needed("executorch.backends.xnnpack.partition.xnnpack_partitioner")
         try:
@@ -131,6 +137,7 @@ class ExecutorchSession:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._program = _program(path)  # whose memory the method uses
         with quiet():
             native = needed("executorch.extension.pybindings.portable_lib")
@@ -144,5 +151,11 @@ class ExecutorchSession:
 
     def __call__(self, images: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n k"]:
         """Logits."""
-        (logits,) = self._method.execute([images.contiguous()])
+        try:
+            (logits,) = self._method.execute([images.contiguous()])
+        except RuntimeError as error:  # the graph is not what the file says of itself
+            raise CheckpointError(
+                f"ExecuTorch cannot ask {self._path} about {tuple(images.shape)} numbers "
+                f"({first_line(error)}). Export it anew."
+            ) from error
         return logits.clone()

@@ -20,6 +20,9 @@ __all__ = ["EXPORTED", "just_made", "make", "open_file", "read_about", "warm_up"
 
 Images = Float32[Tensor, "n c h w"]
 
+_AT_ONCE = 32
+"""Calibration pictures, where the file takes any number."""
+
 
 def make(network: Network, form: Form, about: About, calibration: Iterable[Images] = ()) -> bytes:
     """The file's bytes.
@@ -35,8 +38,9 @@ def make(network: Network, form: Form, about: About, calibration: Iterable[Image
     halved = form.precision == "fp16" and form.target != "onnx"
     plain = form if halved else form._replace(precision="fp32")
     program = trace(copy.deepcopy(network) if halved else network, plain)
-    shown = (network.prepare(images) if form.normalized else images for images in calibration)
-    some = (part for images in shown for part in _in_parts(images, form.batch))
+    images = list(calibration)
+    shown = [network.prepare(part) if form.normalized else part for part in images]
+    some = _in_parts(torch.cat(shown), form.batch or _AT_ONCE) if shown else []
     if form.target == "onnx":
         return onnx_files.make_onnx(program, form, about, some)
     if form.target == "executorch":
@@ -96,11 +100,11 @@ def _answered(answer: Callable[[Images], Tensor], images: Images, batch: int) ->
     return answer(images)[:number]
 
 
-def _in_parts(images: Images, batch: int | None) -> Iterable[Float32[Tensor, "m c h w"]]:
-    """Calibration images in batches that the program takes, without a last part that is short."""
-    if batch is None:
-        return [images]
-    return [part for part in images.split(batch) if len(part) == batch]
+def _in_parts(images: Images, batch: int) -> list[Float32[Tensor, "m c h w"]]:
+    """All of them in batches; a last one that is short is filled up with its last picture."""
+    *whole, last = images.split(batch)
+    missing = batch - len(last)
+    return [*whole, torch.cat([last, last[-1:].expand(missing, -1, -1, -1)])]
 
 
 _Reader = Callable[[Path], About]
@@ -125,9 +129,9 @@ def warm_up(path: Path) -> None:
 
 
 def _reader(path: Path) -> tuple[_Reader, _Session]:
-    if path.suffix not in _READERS:
+    if path.suffix.lower() not in _READERS:
         raise CheckpointError(
             f"{path} is no exported network that can be run here: its name ends in none of "
             f"{', '.join(_READERS)}."
         )
-    return _READERS[path.suffix]
+    return _READERS[path.suffix.lower()]

@@ -15,6 +15,9 @@ Precision = Literal["fp32", "fp16", "int8"]
 MOST_AT_ONCE = 4096
 """Pictures in a batch of any size."""
 
+_MOST_PIXELS = 1 << 16
+"""Of a picture's side."""
+
 _SUFFIX: dict[Target, str] = {"onnx": ".onnx", "executorch": ".pte", "torch": ".pt2"}
 
 
@@ -84,8 +87,7 @@ class About(NamedTuple):
         subnet: of one with sub-nets, which of them this is.
         classes: their names; none if they are not known.
         spec: what the network wants to be shown.
-        side: how a photograph becomes a picture: its short side gets as many pixels, …
-        size: … and the square of so many in its middle is shown.
+        rule: how a file becomes a picture.
         form: of the file.
         weights: digest of the network's weights.
         made_by: version of this package.
@@ -95,16 +97,10 @@ class About(NamedTuple):
     subnet: str | None
     classes: tuple[str, ...]
     spec: InputSpec
-    side: int
-    size: int
+    rule: Rule
     form: Form
     weights: str
     made_by: str
-
-    @property
-    def rule(self) -> Rule:
-        """How a file becomes a picture for it."""
-        return Rule(self.size, self.side, 1 if self.spec.channels == 1 else 3)
 
     @property
     def shown(self) -> InputSpec:
@@ -116,8 +112,35 @@ class About(NamedTuple):
 
     def to_json(self) -> str:
         """For the file."""
-        values = self._asdict() | {"spec": self.spec._asdict(), "form": self.form._asdict()}
+        parts = {"spec": self.spec, "form": self.form, "rule": self.rule}
+        values = self._asdict() | {name: part._asdict() for name, part in parts.items()}
         return json.dumps(values)
+
+    def checked(self) -> "About":
+        """Itself, if it can be: a file may say anything.
+
+        Raises:
+            ValueError: it says what cannot be.
+        """
+        spec, rule = self.spec, self.rule
+        counts = [spec.height, spec.width, spec.channels, rule.size, rule.side]
+        texts = [self.name, self.weights, self.made_by, *self.classes]
+        numbers = [*spec.mean, *spec.std]
+        sound = (
+            all(type(count) is int and 1 <= count <= _MOST_PIXELS for count in counts)
+            and all(isinstance(text, str) for text in texts)
+            and isinstance(self.subnet, str | None)
+            and all(isinstance(number, int | float) for number in numbers)
+            and len(spec.mean) == len(spec.std) == spec.channels
+            and all(std > 0 for std in spec.std)
+            and rule.size <= rule.side
+            and rule.channels in (1, 3)
+            and type(self.form.batch) in (int, type(None))
+            and isinstance(self.form.normalized, bool)
+        )
+        if not sound:
+            raise ValueError("no network can be like that")
+        return self
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "About":
@@ -138,10 +161,11 @@ class About(NamedTuple):
                 | {
                     "classes": tuple(values["classes"]),
                     "spec": InputSpec(**spec | known),
-                    "form": Form(**values["form"]),
+                    "rule": Rule(**values["rule"]),
+                    "form": Form(**values["form"]).check(),
                 }
-            )
-        except (KeyError, TypeError, ValueError):
+            ).checked()
+        except (KeyError, TypeError, ValueError, SettingError):
             raise CheckpointError(
                 f"{where} does not say what network it holds, so it was not written by this "
                 "version of `tutelage export`. Export it anew."

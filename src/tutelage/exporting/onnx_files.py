@@ -24,6 +24,7 @@ from tutelage.exporting.tracing import module_path
 
 __all__ = ["OnnxSession", "make_onnx", "read_about"]
 
+_MOST_BYTES = 2_000_000_000
 _IMAGES, _LOGITS, _KEY = "images", "logits", "tutelage"
 
 
@@ -55,6 +56,12 @@ def make_onnx(
 def _translated(program: ExportedProgram) -> Any:
     needed("onnx", "onnxscript", "onnxruntime")
     onnx = needed("onnx")
+    size = sum(one.numel() * one.element_size() for one in program.state_dict.values())
+    if size > _MOST_BYTES:
+        raise ExportError(
+            f"An ONNX file holds 2 GB at most, and the network's weights take {size / 1e9:.1f} "
+            "GB. Export to another target."
+        )
     try:
         made = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=[_IMAGES], output_names=[_LOGITS]
@@ -114,16 +121,22 @@ def _quantized(model: Any, calibration: Iterable[Tensor]) -> Any:
     with tempfile.TemporaryDirectory() as place, quiet():
         plain, ready, done = (Path(place) / f"{name}.onnx" for name in ("plain", "ready", "done"))
         onnx.save(model, plain)
-        prepare(str(plain), str(ready))
-        quantization.quantize_static(
-            str(ready),
-            str(done),
-            Reader(),
-            per_channel=True,
-            reduce_range=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
+        try:
+            prepare(str(plain), str(ready))
+            quantization.quantize_static(
+                str(ready),
+                str(done),
+                Reader(),
+                per_channel=True,
+                reduce_range=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
+        except Exception as error:  # whatever onnxruntime has to say
+            raise ExportError(
+                f"onnxruntime could not quantize the network ({type(error).__name__}: "
+                f"{first_line(error)}). Take fp32 or fp16."
+            ) from error
         return onnx.load(done)
 
 
@@ -153,7 +166,8 @@ def read_about(path: Path) -> About:
 def _require_inside(model: Any, path: Path) -> None:
     """Refuses a file that reads others, anywhere on this machine, as its weights."""
     folder = path.resolve().parent
-    for tensor in _tensors(model.graph):
+    nodes = [node for function in model.functions for node in function.node]
+    for tensor in (*_tensors(model.graph), *_of_nodes(nodes)):
         for entry in tensor.external_data:
             place = (folder / entry.value).resolve()
             if entry.key == "location" and not place.is_relative_to(folder):
@@ -168,13 +182,17 @@ def _tensors(graph: Any) -> Iterator[Any]:
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)
+    yield from _of_nodes(graph.node)
+
+
+def _of_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    """All that nodes hold."""
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
 
 
 @final
@@ -189,6 +207,7 @@ class OnnxSession:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         runtime = needed("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -204,5 +223,11 @@ class OnnxSession:
 
     def __call__(self, images: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n k"]:
         """Logits."""
-        (logits,) = self._session.run(None, {_IMAGES: images.contiguous().numpy()})
+        try:
+            (logits,) = self._session.run(None, {_IMAGES: images.contiguous().numpy()})
+        except Exception as error:  # the graph is not what the file says of itself
+            raise CheckpointError(
+                f"onnxruntime cannot ask {self._path} about {tuple(images.shape)} numbers "
+                f"({first_line(error)}). Export it anew."
+            ) from error
         return torch.from_numpy(logits)

@@ -1,16 +1,17 @@
 """Whether an exported file still says what the network says."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 
-from tutelage.errors import ExportError
+from tutelage.errors import ExportError, SettingError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.evaluation.agreement import agreement
 from tutelage.evaluation.predictions import Predictions
 from tutelage.exporting.form import Precision
 
-__all__ = ["Tolerance", "compare", "require_parity", "usual"]
+__all__ = ["Tolerance", "checked", "compare", "require_parity", "usual"]
 
 
 class Tolerance(NamedTuple):
@@ -31,6 +32,21 @@ _USUAL: dict[Precision, Tolerance] = {
     "fp16": Tolerance(2e-2, 0.5),
     "int8": Tolerance(None, 2.0),
 }
+
+
+def checked(tolerance: Tolerance) -> Tolerance:
+    """Itself.
+
+    Raises:
+        SettingError: it is no number, or below 0.
+    """
+    for name, value in tolerance._asdict().items():
+        if value is not None and not 0 <= value < math.inf:
+            raise SettingError(
+                f"What an export may differ by is a number from 0, but its {name} is {value}. "
+                "Give one, or leave it out."
+            )
+    return tolerance
 
 
 def usual(precision: Precision) -> Tolerance:

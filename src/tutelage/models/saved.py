@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import nn
 
@@ -34,6 +34,8 @@ class Description(NamedTuple):
         subnet_norms: what of a batch norm each sub-net has for itself.
         depth: the sub-net that it is, taken out of such a network.
         classes: names of its classes; none if they are not known.
+        pictures: how a file becomes a picture, as `data.photographs.Rule` has it; None if that is
+            not known.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Description(NamedTuple):
     subnet_norms: Norms = "separate"
     depth: str | None = None
     classes: tuple[str, ...] = ()
+    pictures: tuple[int, int, Literal[1, 3]] | None = None
 
     def of(self, subnet: str) -> "Description":
         """Of a sub-net, taken out."""
@@ -147,7 +150,12 @@ def read_description_of(path: Path) -> Description:
         values = json.loads(read_description(path)[_KEY])
         wanted = values["spec"]
         spec = InputSpec(**wanted | {key: tuple(wanted[key]) for key in ("mean", "std")})
-        more = {"spec": spec, "classes": tuple(values.get("classes", ()))}
+        pictures = values.get("pictures")
+        more = {
+            "spec": spec,
+            "classes": tuple(values.get("classes", ())),
+            "pictures": None if pictures is None else tuple(pictures),
+        }
         return Description(**values | more)
     except (KeyError, TypeError, json.JSONDecodeError):
         raise CheckpointError(

@@ -155,14 +155,20 @@ def bench_rows(lines: Sequence[Entry]) -> list[list[str]]:
 
 
 def bench_notes(lines: Sequence[Entry]) -> list[str]:
-    """Where int8 is slower than the same in float32, which it can be."""
-    speeds = {(line["name"], line["batch"]): line["median_ms"] for line in lines}
+    """Where int8 is slower than the same target in float32, which it can be."""
     notes = []
-    for (name, batch), milliseconds in speeds.items():
-        plain = speeds.get((name.replace("int8", "fp32"), batch))
-        if "int8" in name and plain is not None and plain < milliseconds:
+    for line in lines:
+        if line.get("precision") != "int8":
+            continue
+        same = ("target", "batch", "model")
+        plain = [
+            other["median_ms"]
+            for other in lines
+            if other.get("precision") == "fp32" and all(other.get(k) == line.get(k) for k in same)
+        ]
+        if plain and min(plain) < line["median_ms"]:
             notes.append(
-                f"{name} is slower than in fp32 here at batch {batch}: {milliseconds:.2f} against "
-                f"{plain:.2f} ms."
+                f"{line['name']} is slower than in fp32 here at batch {line['batch']}: "
+                f"{line['median_ms']:.2f} against {min(plain):.2f} ms."
             )
     return notes

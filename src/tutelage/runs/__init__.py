@@ -3,7 +3,6 @@
 from tutelage.runs.answers import Answer as Answer
 from tutelage.runs.answers import answers as answers
 from tutelage.runs.answers import files_of as files_of
-from tutelage.runs.bench import bench as bench
 from tutelage.runs.checking import check as check
 from tutelage.runs.exports import Exported as Exported
 from tutelage.runs.exports import export as export
@@ -18,3 +17,4 @@ from tutelage.runs.readings import named_source as named_source
 from tutelage.runs.readings import read_test as read_test
 from tutelage.runs.run import Run as Run
 from tutelage.runs.run import train as train
+from tutelage.runs.timing import bench as bench

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tutelage.data.listing import listed_in
 from tutelage.data.photographs import Photograph, in_threads, middle
 from tutelage.errors import DataError
 from tutelage.runs.opened import Opened
@@ -32,23 +31,28 @@ class Answer(NamedTuple):
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """The files among these, and the pictures below the folders among them.
+    """The files among these, and all below the folders among them but hidden ones.
 
     Raises:
-        DataError: one is not there, or holds no picture.
+        DataError: one is not there, is no file, or holds none.
     """
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = listed_in(path)
+            inside = sorted(one for one in path.rglob("*") if one.is_file() and _is_seen(one, path))
             if not inside:
                 raise DataError(f"There is no picture in {path}. Name another folder.")
             found += inside
-        elif path.exists():
+        elif path.is_file():
             found.append(path)
         else:
-            raise DataError(f"There is no picture {path}. Correct the path.")
+            what = "is no file" if path.exists() else "is not there"
+            raise DataError(f"The picture {path} {what}. Correct the path.")
     return found
+
+
+def _is_seen(path: Path, root: Path) -> bool:
+    return not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def answers(model: Opened, files: Sequence[Path], *, top: int = 5) -> Iterator[Answer]:

@@ -1,5 +1,6 @@
 """Handing a finished run's student out: written, opened again, compared on test, then kept."""
 
+import errno
 import hashlib
 import tempfile
 import warnings
@@ -15,9 +16,8 @@ from torch import Tensor
 from tutelage import __version__
 from tutelage.build import Built, build
 from tutelage.data import EvalLoader, Pictures, Source
-from tutelage.data.photographs import Photographs
 from tutelage.data.subsets import draw_stratified
-from tutelage.errors import DataError, RunError, SettingError
+from tutelage.errors import DataError, ExportError, NoEffectWarning, RunError, SettingError
 from tutelage.evaluation.cost import macs, num_parameters
 from tutelage.evaluation.latency import latency
 from tutelage.evaluation.memory import file_size
@@ -27,6 +27,7 @@ from tutelage.exporting import (
     Form,
     Tolerance,
     card,
+    checked,
     compare,
     just_made,
     make,
@@ -34,15 +35,15 @@ from tutelage.exporting import (
     usual,
 )
 from tutelage.identity import weights_of
-from tutelage.models import library
+from tutelage.models import library, made_for
 from tutelage.models.checkpoints import state_bytes
 from tutelage.models.network import Network
 from tutelage.models.saved import Description
-from tutelage.provenance import git_commit, versions
+from tutelage.provenance import git_commit, hardware, versions
 from tutelage.recipes import validate
 from tutelage.records import RunFolder, write_folder, write_json
 from tutelage.runs.finished import named_student, weigh, with_its_student
-from tutelage.runs.measuring import enter_reading, image_size, require_finite, students_of
+from tutelage.runs.measuring import enter_reading, image_size, students_of
 from tutelage.runs.surroundings import MEASURED, require_same_content, surroundings
 from tutelage.teachers import StoredTeacher
 
@@ -113,6 +114,13 @@ def export(
     title = form.name if name == "student" else f"{form.name}-{name}"
     folder = place.path / "exports" / title if out is None else Path(out)
     _require_free(folder)
+    allowed = checked(usual(form.precision) if tolerance is None else tolerance)
+    if form.precision != "int8" and (calibration is not None or calibrate_on is not None):
+        warnings.warn(
+            f"Calibration pictures change nothing in {form.precision}; leave them out.",
+            NoEffectWarning,
+            stacklevel=2,
+        )
     guided = teacher and record["teacher"] is not None
     recipe = validate(record["recipe"], str(place.recipe))
     recipe = with_its_student(recipe, place.path, teacher=guided)
@@ -121,6 +129,12 @@ def export(
         parts = MEASURED if guided else MEASURED - {"teacher"}
         require_same_content(built, record["content"], place.path, parts)
         weigh(built, device)
+        if guided and built.teacher is None:
+            warnings.warn(
+                "The run's teacher was handed over as an object, so agreement with it is not "
+                "measured.",
+                stacklevel=2,
+            )
         network = students_of(built)[name]
         about = _about(built, network, form, None if name == "student" else name)
         images = _calibration(built, calibrate_on, form, calibration)
@@ -139,56 +153,68 @@ def export(
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": git_commit(),
             "versions": versions(),
+            "hardware": hardware(),
         }
+        record = place.read_record()  # others may have written meanwhile
+        enter_reading(record, command, f"comparing the exported {title} with the network")
+        write_json(place.record, record)
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / form.file
             path.write_bytes(content)
             made = just_made(path, about)
-            entry |= _measured(made, network, built, len(content), device)
+            entry |= _measured(made, network, built, form, len(content), device)
             del made  # before its file goes
-    allowed = usual(form.precision) if tolerance is None else tolerance
     entry["tolerance"] = allowed._asdict()
-    enter_reading(record, command, f"comparing the exported {title} with the network")
-    write_json(place.record, record)
     require_parity(entry["parity"], allowed, title)
     file = folder / form.file
-    entry["file"] = str(file.relative_to(place.path) if out is None else file.absolute())
+    entry["file"] = file.relative_to(place.path).as_posix() if out is None else str(file.absolute())
     files = {form.file: content}
     how = _for_timm(built.description, about) if form.target == "torch" else ""
     if how:
         files[_WEIGHTS] = state_bytes(network.module.state_dict())
     files["README.md"] = card(about, entry, record, how).encode()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    write_folder(folder, files, replace=False)
+    _write(folder, files)
+    record = place.read_record()
     others = [one for one in record.get("exports", []) if one["file"] != entry["file"]]
     record["exports"] = [*others, entry]
     write_json(place.record, record)
     return Exported(folder, file, entry)
 
 
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    """All of them, or nothing."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        write_folder(folder, files, replace=False)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise _taken(folder) from None
+        raise
+
+
 def _require_free(folder: Path) -> None:
+    above = next((one for one in folder.absolute().parents if one.exists()), None)
+    if above is not None and not above.is_dir():
+        raise RunError(f"{folder} cannot be a folder: the file {above} is in its way.")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(
-            f"{folder} exists already, and an export is never overwritten. Remove it, or choose "
-            "another folder with --out."
-        )
+        raise _taken(folder)
+
+
+def _taken(folder: Path) -> RunError:
+    return RunError(
+        f"{folder} exists already, and an export is never overwritten. Remove it, or choose "
+        "another folder with --out."
+    )
 
 
 def _about(built: Built, network: Network, form: Form, subnet: str | None) -> About:
     assert network.spec is not None
-    description = built.description
-    pixels = built.source.test.pixels
-    if isinstance(pixels, Photographs):
-        side, size = pixels.rule.side, pixels.rule.size
-    else:
-        side = size = max(built.source.test.shape[:2])
     return About(
-        name=description.name,
+        name=built.description.name,
         subnet=subnet,
         classes=tuple(built.source.classes),
         spec=network.spec,
-        side=side,
-        size=size,
+        rule=built.source.test.rule,
         form=form,
         weights=weights_of(network),
         made_by=__version__,
@@ -251,7 +277,7 @@ def _images(pictures: Pictures, number: int, network: Network) -> list[Tensor]:
 
 
 def _measured(
-    made: Network, network: Network, built: Built, size: int, device: torch.device
+    made: Network, network: Network, built: Built, form: Form, size: int, device: torch.device
 ) -> dict[str, Any]:
     """What the file says and costs beside the network; in float32."""
     assert built.test is not None
@@ -259,7 +285,11 @@ def _measured(
     by_network, by_file = (
         predict(one, built.test, device=device, channels_last=False) for one in (network, made)
     )
-    require_finite(by_file)
+    if not by_file.outputs.isfinite().all():
+        raise ExportError(
+            f"In {form.precision} some answers are infinite or NaN, so nothing was written. Take "
+            "fp32 or int8."
+        )
     speeds = [latency(one, image_size(network)) for one in (network, made)]
     return {
         "parity": compare(by_file, by_network, theirs),
@@ -281,20 +311,27 @@ def _answers_of(
 
 
 def _for_timm(description: Description, about: About) -> str:
-    """The line that makes the network by timm; empty if timm does not know it."""
-    if description.given or about.subnet is not None or description.subnets:
+    """The lines that make the network by timm; empty where they are not sure to."""
+    if description.given or description.subnets or about.subnet is not None:
         return ""
     where = library(description.name)
-    if where == "torchvision":
+    fixed = made_for(description.name)
+    if where == "torchvision" or (fixed is not None and fixed.size is not None):
         return ""
     ours = where is None
     name = f"{description.name}_cifar" if ours else description.name.removeprefix("timm/")
+    arguments = description.settings.get("arguments", {})
     settings: Mapping[str, Any] = {
         "num_classes": description.num_classes,
         "in_chans": about.spec.channels,
-        **description.settings,
+        **{key: value for key, value in description.settings.items() if key != "arguments"},
+        **arguments,
         "checkpoint_path": _WEIGHTS,
     }
     said = ", ".join(f"{key}={value!r}" for key, value in settings.items())
     needs = "import timm" + (", tutelage.models.with_timm" if ours else "")
-    return f"{needs}\n\nnetwork = timm.create_model({name!r}, {said})"
+    mean, std = (tuple(round(number, 6) for number in pair) for pair in about.spec[3:5])
+    return (
+        f"{needs}\n\nnetwork = timm.create_model({name!r}, {said}).eval()\n"
+        f"# It takes normalized pictures: minus {mean}, over {std}."
+    )

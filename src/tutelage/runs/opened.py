@@ -1,22 +1,16 @@
 """Any model that lies on disk, as a network: a run's student, or a file that was exported."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from tutelage.data.gathering import rule_of
 from tutelage.data.photographs import Rule
 from tutelage.errors import CheckpointError
 from tutelage.exporting import EXPORTED, open_file
 from tutelage.models.network import Network
-from tutelage.models.saved import read_network
-from tutelage.recipes import read_recipe
+from tutelage.networks import open_student
 from tutelage.records import RunFolder
 
 __all__ = ["Opened", "open_model"]
-
-_OF_PHOTOGRAPHS = ("folder", "manifest", "hub")
-"""Sources whose pictures are files, and whose settings say how these are read."""
 
 
 class Opened(NamedTuple):
@@ -49,7 +43,7 @@ def open_model(model: Path, *, subnet: str | None = None) -> Opened:
         inside = [path for path in sorted(model.iterdir()) if path.suffix in EXPORTED]
         if len(inside) == 1:
             model = inside[0]
-    if model.suffix in EXPORTED:
+    if model.suffix.lower() in EXPORTED:
         if subnet is not None:
             raise CheckpointError(
                 f"{model} holds one network, so there is no {subnet!r} in it. Export that one, or "
@@ -67,19 +61,15 @@ def open_model(model: Path, *, subnet: str | None = None) -> Opened:
             f"There is no {model}. Name a run's folder, or a file that ends in "
             f"{' or '.join(EXPORTED)}."
         )
-    network, description = read_network(model)
+    if model.is_file() and model.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{model} is no model. Name a run's folder, its student.safetensors, or a file that "
+            f"ends in {' or '.join(EXPORTED)}."
+        )
+    network, description = open_student(model)
     network = network.whole() if subnet is None else network.extract(subnet)
-    folder = RunFolder(model if model.is_dir() else model.parent)
     spec = description.spec
     side = max(spec.height, spec.width)
-    rule = Rule(side, side, 1 if spec.channels == 1 else 3)
-    if folder.recipe.is_file():
-        rule = _rule(read_recipe(folder.recipe).data.source, rule)
-    return Opened(network, description.classes, rule)
-
-
-def _rule(source: Mapping[str, Any] | None, otherwise: Rule) -> Rule:
-    """As the source of the run reads its files, if it does."""
-    if source is None or source["name"] not in _OF_PHOTOGRAPHS:
-        return otherwise
-    return rule_of(source["size"], source["channels"])
+    known = description.pictures
+    rule = Rule(side, side, 1 if spec.channels == 1 else 3) if known is None else Rule(*known)
+    return Opened(network.eval(), description.classes, rule)

@@ -118,7 +118,10 @@ def train(
         record = {"schema": RECORD_SCHEMA, "name": folder.path.name, "command": command}
         record |= {"began": origin["began"], "commit": git_commit()}
         trained = _fit(built, folder, origin, device, begins, shown, profile)
-        save_network(folder.student, built.student, built.description)
+        shown_as = built.source.test.rule
+        save_network(
+            folder.student, built.student, built.description._replace(pictures=tuple(shown_as))
+        )
         record |= _origin(built, origin, device, trained)
         record |= results(built, device, trained, checked)
         if with_test:

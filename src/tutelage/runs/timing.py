@@ -6,7 +6,10 @@ meets all of them alike. Memory is measured in a process of its own for each.
 
 import multiprocessing
 import random
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,16 +22,16 @@ from torch import Tensor
 
 from tutelage.build import build
 from tutelage.engine.memory import PeakMemory
-from tutelage.errors import SettingError
+from tutelage.errors import NoEffectWarning, SettingError, TutelageError
 from tutelage.evaluation.cost import example
 from tutelage.evaluation.memory import file_size
-from tutelage.exporting import EXPORTED, read_about, warm_up
+from tutelage.exporting import EXPORTED, Form, read_about, warm_up
 from tutelage.models.network import Network
 from tutelage.provenance import git_commit, hardware, versions
 from tutelage.recipes import validate
 from tutelage.records import RunFolder, write_json
 from tutelage.runs.finished import with_its_student
-from tutelage.runs.measuring import image_size, students_of
+from tutelage.runs.measuring import image_size
 from tutelage.runs.opened import open_model
 from tutelage.runs.surroundings import surroundings, usual_threads
 
@@ -50,6 +53,7 @@ class _Candidate(NamedTuple):
         batch: pictures that it takes; None: any number.
         place: what is opened to have it in another process; None: it is not to be had there.
         subnet: which part of that it is.
+        form: of a file.
     """
 
     name: str
@@ -59,6 +63,7 @@ class _Candidate(NamedTuple):
     batch: int | None = None
     place: Path | None = None
     subnet: str | None = None
+    form: Form | None = None
 
 
 def bench(
@@ -88,8 +93,9 @@ def bench(
 
     Returns:
         Of each candidate and batch "model", "name", "batch", "median_ms" and "p95_ms" of a batch,
-        "images_per_second", "rounds", "threads", "bytes", and "memory_bytes": what a process that
-        opens the model and answers needs at most beyond what it had before; None if not measured.
+        "images_per_second", "rounds", "threads", "bytes", "target" and "precision" of a file, and
+        "memory_bytes": what a process that opens the model and answers needs at most beyond what it
+        had before; None if not measured.
 
     Raises:
         SettingError: nothing would be timed, or a runtime is not installed.
@@ -135,30 +141,48 @@ def _with_threads(number: int) -> Iterator[None]:
 
 
 def _candidates(model: Path, *, teacher: bool, compiled: bool) -> list[_Candidate]:
-    if not (model.is_dir() and RunFolder(model).recipe.exists()):
-        return [_of_file(model, model.stem if model.suffix else model.name)]
     place = RunFolder(model)
+    if not (model.is_dir() and place.recipe.exists()):
+        return [_of_file(model, model.stem if model.suffix else model.name)]
     record = place.read_record()
-    recipe = with_its_student(validate(record["recipe"], str(place.recipe)), model, teacher=teacher)
-    with surroundings(replace(recipe.train, device="cpu")):
-        built = build(recipe, with_test=False)
     found = []
-    if isinstance(built.teacher, Network):
-        found.append(_of_network("teacher, PyTorch", built.teacher))
-    for name, network in students_of(built).items():
+    if teacher:
+        found += [_of_network("teacher, PyTorch", one) for one in _teachers(place, record)]
+    if teacher and not found:
+        warnings.warn(
+            f"There is no teacher to time in {model}: the run had none, or only its answers.",
+            NoEffectWarning,
+            stacklevel=4,
+        )
+    for name in record["students"]:
         subnet = None if len(record["students"]) == 1 else "full" if name == "student" else name
         title = "PyTorch" if subnet is None else f"{subnet}, PyTorch"
+        network = open_model(model, subnet=subnet).network
         one = _of_network(title, network)._replace(place=model, subnet=subnet)
         found.append(one)
         if compiled:
-            found.append(
-                one._replace(name=f"{title} compiled", answer=torch.compile(network), place=None)
-            )
+            answer = torch.compile(network)
+            found.append(one._replace(name=f"{title} compiled", answer=answer, place=None))
     for entry in record.get("exports", []):
         file = place.path / entry["file"]
         if file.suffix in EXPORTED and file.is_file():
-            found.append(_of_file(file, entry["name"]))
+            try:
+                found.append(_of_file(file, entry["name"]))
+            except TutelageError as error:
+                warnings.warn(f"Not timed: {error}", stacklevel=4)
     return found
+
+
+def _teachers(place: RunFolder, record: Mapping[str, Any]) -> Iterator[Network]:
+    """The run's teacher, if it is a network that can be made again."""
+    if record["teacher"] is None:
+        return
+    recipe = validate(record["recipe"], str(place.recipe))
+    recipe = with_its_student(recipe, place.path, teacher=True)
+    with surroundings(replace(recipe.train, device="cpu")):
+        built = build(recipe, with_test=False)
+    if isinstance(built.teacher, Network):
+        yield built.teacher
 
 
 def _of_network(name: str, network: Network) -> _Candidate:
@@ -170,9 +194,10 @@ def _of_file(file: Path, name: str) -> _Candidate:
     opened = open_model(file)
     if file.is_dir():
         (file,) = [path for path in file.iterdir() if path.suffix in EXPORTED]
-    batch = read_about(file).form.batch if file.suffix in EXPORTED else None
+    form = read_about(file).form if file.suffix in EXPORTED else None
+    batch = None if form is None else form.batch
     size, used = image_size(opened.network), file.stat().st_size
-    return _Candidate(name, opened.network, size, used, batch, file)
+    return _Candidate(name, opened.network, size, used, batch, file, form=form)
 
 
 # Timing
@@ -227,6 +252,8 @@ def _line(one: _Candidate, batch: int, seconds: Sequence[float]) -> dict[str, An
         "threads": torch.get_num_threads(),
         "bytes": one.bytes,
         "memory_bytes": None,
+        "target": "torch" if one.form is None else one.form.target,
+        "precision": "fp32" if one.form is None else one.form.precision,
     }
 
 
@@ -243,9 +270,18 @@ def _measure_memory(one: _Candidate, lines: Sequence[dict[str, Any]]) -> None:
         return
     batches = [line["batch"] for line in lines]
     job = (one.place, one.subnet, one.size, batches, torch.get_num_threads())
-    with multiprocessing.get_context("spawn").Pool(1) as alone:
-        for line, used in zip(lines, alone.apply(_memory_here, job), strict=True):
-            line["memory_bytes"] = used
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+        try:
+            used = alone.submit(_memory_here, *job).result()
+        except BrokenProcessPool:
+            warnings.warn(
+                f"The process that measured the memory of {one.name} was ended from outside, "
+                "perhaps for want of memory; it counts as not measured.",
+                stacklevel=3,
+            )
+            return
+    for line, number in zip(lines, used, strict=True):
+        line["memory_bytes"] = number
 
 
 def _memory_here(
