@@ -626,6 +626,59 @@ def test_what_was_not_measured_then_is_entered_where_a_trial_was_run_anew(
         assert line["record"] == was["record"]
 
 
+def other_measuring(monkeypatch: pytest.MonkeyPatch, code: str = "other measuring") -> None:
+    """As if evaluation had been written otherwise since."""
+    for module in ("comparison.trials", "runs.measuring"):
+        monkeypatch.setattr(f"tutelage.{module}.measuring_code", lambda part: f"{code} {part}")
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_was_measured_by_older_code_is_proven_too(
+    kept: bool, runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
+):
+    value = spec(TWO)
+    run(value, runs)
+    before = lines_of(file_of(runs))
+    for folder in (runs / "tiny").iterdir():
+        if folder.is_dir() and not kept:
+            shutil.rmtree(folder)
+    other_measuring(monkeypatch)
+    trained.clear()
+    run(value, runs, restamp=True)
+    anew = [("narrow-seed0", True), ("wide-seed0", True)]  # and test is read
+    assert trained == ([] if kept else anew)
+    after = lines_of(file_of(runs))
+    for old, new in zip(before, after, strict=True):
+        assert new["identity"] == old["identity"]
+        (stamp,) = new["restamped"]
+        assert stamp["measured"] == old["record"]["measured"]["test"]["code"]
+        assert new["record"]["measured"]["test"]["code"] == "other measuring test"
+        assert new["record"]["students"] == old["record"]["students"]
+        extra = new["record"]["readings"][len(old["record"]["readings"]) :]
+        assert [reading["purpose"] for reading in extra] == (
+            ["proving that other code trains and measures the same"] if new["seed"] == 0 else []
+        )
+    trained.clear()
+    run(value, runs, restamp=True)
+    assert trained == []
+    assert lines_of(file_of(runs)) == after
+
+
+def test_code_that_measures_otherwise_is_not_stamped(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    value = spec({"narrow": {}}, seeds=[0])
+    run(value, runs)
+    path = file_of(runs)
+    known = [json.loads(text) for text in path.read_text().splitlines()]
+    known[-1]["record"]["students"]["student"]["test_accuracy"] += 0.01
+    path.write_text("".join(json.dumps(line) + "\n" for line in known))
+    text = path.read_text()
+    other_measuring(monkeypatch)
+    other_code(monkeypatch)
+    with pytest.raises(RunError, match="seed 0 answers test otherwise than its line says"):
+        run(value, runs, restamp=True)
+    assert path.read_text() == text
+
+
 def test_a_second_change_is_stamped_over_the_first(runs: Path, monkeypatch: pytest.MonkeyPatch):
     value = spec({"narrow": {}}, seeds=[0])
     run(value, runs)

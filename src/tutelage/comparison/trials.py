@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, final
@@ -20,11 +21,12 @@ from tutelage.provenance import digest, git_commit, versions
 from tutelage.recipes import Recipe, plain
 from tutelage.records import append_line, read_lines, write_atomic
 from tutelage.report.sources import require_line
-from tutelage.runs import Extras, measuring_code
+from tutelage.runs import NOTHING, Extras, evaluate, measuring_code
 
 __all__ = ["Line", "Started", "Trials"]
 
 _MACHINE = ("versions", "device", "threads")
+_PROVING = "proving that other code trains and measures the same"
 
 Line = dict[str, Any]
 """What a finished trial leaves: kind, row, seed, settings, identity, its parts, and the record."""
@@ -243,10 +245,11 @@ class Trials:
     def restamp(self, lines: Sequence[Line], spec: Spec) -> None:
         """Takes over a row's lines from older code, if it can be shown to do the same.
 
-        Of the lines that differ from what would be run now in the code alone, or in settings that
-        their recipes did not have yet, the first is run anew, without test; the others follow if it
-        ends in the same weights bit for bit. What was not measured yet when the first was written
-        is entered in it.
+        Of the lines that differ from what would be run now in the code alone, in settings that
+        their recipes did not have yet, or in the code by which answers to test were measured, the
+        first is run anew; the others follow if it ends in the same weights bit for bit. It reads
+        test only if the measuring code differs, and then answers must be the same, too: that
+        reading is entered in it. What was not measured yet when it was written is entered as well.
 
         Args:
             lines: of one row.
@@ -254,29 +257,61 @@ class Trials:
         Raises:
             RunError: it ends in others; all lines stay as they are.
         """
-        old: dict[str, list[Line]] = {}
+        old: dict[str, dict[str | None, list[Line]]] = {}
         for line in lines:
             recipe = spec.recipe(line["settings"], line["seed"])
             now = self.parts(recipe)
             then = line["parts"]
             apart = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)}
-            if apart and apart <= {"code", "recipe"} and _added(line, recipe) is not None:
-                old.setdefault(line["parts"]["code"], []).append(line)
-        for group in old.values():
-            proof = min(group, key=lambda line: line["kind"] != "trial")
-            recipe = spec.recipe(proof["settings"], proof["seed"])
-            task = self._task("try", proof["row"], recipe, self.parts(recipe))
-            again = self._jobs.start(outcome, task).result()
-            if _end(again) != _end(proof):
-                raise RunError(
-                    f"{proof['row']} cannot be re-stamped: run anew with the code as it is, seed "
-                    f"{proof['seed']} ends in other weights than its line says. Its lines stay "
-                    "stale; compare without re-stamping to train the row anew."
-                )
-            _complete(proof, again)
-            self._stamp(group, spec)
+            measured = _measured_by(line)
+            if not apart <= {"code", "recipe"} or _added(line, recipe) is None:
+                continue
+            if apart or measured is not None:
+                alike = old.setdefault(line["parts"]["code"], {})
+                alike.setdefault(measured, []).append(line)
+        for alike in old.values():
+            groups = list(alike.values())
+            if len(groups) > 1 and not any(line["kind"] == "trial" for line in alike.get(None, [])):
+                # Tries, and trials that failed, follow a trial that is run anew.
+                groups = [group for measured, group in alike.items() if measured is not None]
+                groups[0] = [*groups[0], *alike.get(None, [])]
+            for group in groups:
+                self._prove(group, spec)
 
-    def _stamp(self, lines: Sequence[Line], spec: Spec) -> None:
+    def _prove(self, group: Sequence[Line], spec: Spec) -> None:
+        """Runs the first trial of lines of one code anew, and takes them over.
+
+        Raises:
+            RunError: it ends otherwise.
+        """
+        proof = min(group, key=lambda line: (line["kind"] != "trial", "failed" in line))
+        recipe = spec.recipe(proof["settings"], proof["seed"])
+        reads = _measured_by(proof) is not None
+        task = self._task("trial" if reads else "try", proof["row"], recipe, self.parts(recipe))
+        again = self._jobs.start(outcome, replace(task, extras=NOTHING)).result()
+        what = "" if _end(again) == _end(proof) else "ends in other weights"
+        if not what and reads:
+            again = _measured_anew(task, again)
+            if _measured_by(again) is not None or _answers(again) != _answers(proof):
+                what = "answers test otherwise"
+        if what:
+            raise RunError(
+                f"{proof['row']} cannot be re-stamped: run anew with the code as it is, seed "
+                f"{proof['seed']} {what} than its line says. Its lines stay stale; compare without "
+                "re-stamping to train the row anew."
+            )
+        if reads:
+            reading = again["record"]["readings"][-1] | {"purpose": _PROVING}
+            proof["record"]["readings"].append(reading)
+        _complete(proof, again)
+        self._stamp(group, spec, again["record"]["measured"]["test"] if reads else None)
+
+    def _stamp(self, lines: Sequence[Line], spec: Spec, measured: Mapping[str, Any] | None) -> None:
+        """Writes that these lines hold of the code as it is.
+
+        Args:
+            measured: by which code and versions answers to test were; None: as they say.
+        """
         time = datetime.now(UTC).isoformat(timespec="seconds")
         for line in lines:
             recipe = spec.recipe(line["settings"], line["seed"])
@@ -284,6 +319,9 @@ class Trials:
             added = _added(line, recipe)
             if added:
                 stamp["settings"] = added
+            if measured is not None and (known := _measured_by(line)) is not None:
+                stamp["measured"] = known
+                line["record"]["measured"]["test"] = dict(measured)
             line.setdefault("restamped", []).append(stamp)
             line["parts"] = self.parts(recipe)
             line["identity"] = digest(line["parts"])
@@ -340,6 +378,30 @@ def _conditions(recipe: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str
     shown = {key: parts["content"].get(key) for key in ("teacher", "test", "source")}
     who = {key: recipe.get(key) for key in ("teacher", "teachers", "aggregation")}
     return how | shown | who | {key: parts[key] for key in _MACHINE}
+
+
+def _measured_anew(task: Task, line: Line) -> Line:
+    """A trial that was just run, or, if its run folder was still there, measured on test again."""
+    if _measured_by(line) is None:
+        return line
+    found = evaluate(task.runs / task.name, with_test=True, command=task.command, purpose=_PROVING)
+    return {"record": found["record"]}
+
+
+def _measured_by(line: Line) -> str | None:
+    """Digest of the code by which answers to test were measured, if that is another now."""
+    code = line["record"].get("measured", {}).get("test", {}).get("code")
+    return None if code == measuring_code("test") else code
+
+
+def _answers(line: Line) -> list[Any]:
+    """What a trial's networks said on test, to the last bit that counts."""
+    record = line["record"]
+    keys = ("test_accuracy", "agreement")
+    return [
+        [entry["test"]["correct"], *(entry.get(key) for key in keys)]
+        for entry in record["students"].values()
+    ]
 
 
 def _end(line: Line) -> str:
