@@ -44,6 +44,23 @@ def test_what_was_taken_is_in_the_recipe_and_the_record(
     assert students[0] == students[1]
 
 
+@pytest.mark.parametrize("imitates", [False, True])
+def test_a_processor_without_bf16_is_said(
+    imitates: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr("tutelage.runs.settling.imitates_bf16", lambda _: imitates)
+    options: dict[str, Any] = {"runs": tmp_path, "with_test": False}
+    train(recipe(precision="bf16"), name="bf16", **options)
+    assert ("fp32 may be several times faster" in capsys.readouterr().err) == imitates
+    train(recipe(precision="fp32"), name="fp32", **options)
+    taking(monkeypatch, precision="bf16", channels_last=False)
+    train(recipe(**AUTO), name="auto", **options)
+    assert "several times" not in capsys.readouterr().err
+
+
 def test_it_is_really_measured(tmp_path: Path):
     done = train(recipe(**AUTO), name="auto", runs=tmp_path, with_test=False, shown=False)
     assert len(done.record["chosen"]["milliseconds"]) == 4

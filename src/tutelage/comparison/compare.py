@@ -19,7 +19,7 @@ from tutelage.report.declared import late_claims
 from tutelage.report.layout import Table
 from tutelage.report.lines import of_student, works
 from tutelage.runs import Extras
-from tutelage.runs.settling import settle
+from tutelage.runs.settling import caution, settle
 from tutelage.runs.surroundings import surroundings
 
 __all__ = ["Comparison", "compare"]
@@ -170,6 +170,10 @@ def _decide(spec: Spec, trials: Trials, threads: int, *, shown: bool) -> Spec:
         if shown:
             CONSOLE.print(f"{spec.name}: {chosen}", highlight=False, soft_wrap=True)
         spec = spec.deciding(spec.decided.joined(chosen))
+    fixed = [spec.recipe(settings, spec.seeds[0]).train for settings in spec.every()]
+    said = next((one for settings in fixed if (one := caution(settings)) is not None), None)
+    if said is not None and shown and "precision" not in spec.decided.values:
+        CONSOLE.print(f"{spec.name}: {said}", highlight=False, soft_wrap=True)
     return spec
 
 

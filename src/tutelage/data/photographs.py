@@ -195,6 +195,11 @@ def decode(path: Path, rule: Rule, held: BytesIO | None = None) -> UInt8[Tensor,
             if opened.format == "JPEG":  # decoded at half, a quarter, …: still twice the side
                 opened.draft(None, (2 * rule.side, 2 * rule.side))
             picture = _colors(ImageOps.exif_transpose(opened), rule.channels, path)
+    except Image.DecompressionBombError:
+        raise DataError(
+            f"{path} has far more than the {MOST_PIXELS:,} pixels that are read. Shrink it, or "
+            "leave it out."
+        ) from None
     except _DAMAGE as error:
         raise DataError(f"{path} cannot be read as a picture ({first_line(error)}).") from error
     short = min(picture.size)

@@ -20,6 +20,7 @@ from tutelage.errors import OutOfMemoryError, SettingError
 
 __all__ = [
     "Stop",
+    "imitates_bf16",
     "keep_freed_memory",
     "memory_in_words",
     "num_cores",
@@ -48,6 +49,12 @@ def keep_freed_memory() -> bool:
     libc = ctypes.CDLL(None)
     settings = ((_MMAP_THRESHOLD, 1 << 30), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 64 << 20))
     return all(libc.mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def imitates_bf16(device: torch.device) -> bool:
+    """Whether bf16 runs on a processor without instructions for it: slower than float32 by far."""
+    known = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return device.type == "cpu" and known is not None and not known()
 
 
 def num_cores() -> int:

@@ -34,7 +34,7 @@ from tutelage.recipes import (
 )
 from tutelage.records import RECORD_SCHEMA, RunFolder, remove, write_json
 from tutelage.runs.measuring import add_test, check_teacher, look, results, students_of
-from tutelage.runs.settling import settle, with_chosen
+from tutelage.runs.settling import caution, settle, with_chosen
 from tutelage.runs.surroundings import CONTENT, require_same_content, surroundings
 from tutelage.teachers import StoredTeacher
 
@@ -112,6 +112,9 @@ def train(
         built, chosen = settle(built, device)
         if chosen is not None and shown:
             CONSOLE.print(f"{folder.path.name}: {chosen}", highlight=False, soft_wrap=True)
+        said = None if chosen is not None else caution(built.recipe.train)
+        if said is not None and shown:
+            CONSOLE.print(f"{folder.path.name}: {said}", highlight=False, soft_wrap=True)
         origin = _new_origin(built, chosen) if begins else _resumed_origin(folder, built)
         checked = check_teacher(built, device)
         # Taken before training: the code as it is run.

@@ -3,11 +3,13 @@
 import torch
 
 from tutelage.build import Built
+from tutelage.engine import TrainSettings, resolve_device
 from tutelage.engine.choosing import Chosen, choose, settled
+from tutelage.engine.host import imitates_bf16
 from tutelage.recipes import Recipe
 from tutelage.teachers import StoredTeacher
 
-__all__ = ["settle", "with_chosen"]
+__all__ = ["caution", "settle", "with_chosen"]
 
 
 def settle(built: Built, device: torch.device) -> tuple[Built, Chosen | None]:
@@ -27,6 +29,16 @@ def settle(built: Built, device: torch.device) -> tuple[Built, Chosen | None]:
     if settings.open:
         chosen = chosen.joined(choose(built.distiller, built.train, settings, device))
     return built._replace(recipe=with_chosen(built.recipe, chosen)), chosen
+
+
+def caution(settings: TrainSettings) -> str | None:
+    """What is to be known before hours are spent, if anything."""
+    if settings.precision != "bf16" or not imitates_bf16(resolve_device(settings.device)):
+        return None
+    return (
+        "This processor has no instructions for bf16 and imitates them, so fp32 may be several "
+        "times faster. Say train.precision=fp32; auto measures it."
+    )
 
 
 def with_chosen(recipe: Recipe, chosen: Chosen) -> Recipe:
