@@ -87,6 +87,7 @@ HOST_ATTRIBUTES = {
     "detach",  # a setting
     "_shares_first",  # a fact of two networks
     "locations",  # a setting
+    "_plain",  # a fact of a spec
 }
 HOST_NAMES = {
     "last",  # number of a micro-batch

@@ -24,7 +24,12 @@ _AT_ONCE = 32
 """Calibration pictures, where the file takes any number."""
 
 
-def make(network: Network, form: Form, about: About, calibration: Iterable[Images] = ()) -> bytes:
+def make(
+    network: Network,
+    form: Form,
+    about: About,
+    calibration: Iterable[Float32[Tensor, "_ c h w"]] = (),
+) -> bytes:
     """The file's bytes.
 
     Args:
