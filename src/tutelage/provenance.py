@@ -7,12 +7,21 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PACKAGE", "code_digest", "digest", "git_commit", "hardware", "versions"]
+__all__ = [
+    "PACKAGE",
+    "circumstances",
+    "code_digest",
+    "digest",
+    "git_commit",
+    "hardware",
+    "versions",
+]
 
 PACKAGE = "tutelage"
 _ROOT = Path(__file__).parent
@@ -129,6 +138,17 @@ def hardware() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
+    }
+
+
+def circumstances(command: str) -> dict[str, Any]:
+    """When, how, by what and on what something was measured that stands in a record by itself."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": git_commit(),
+        "versions": versions(),
+        "hardware": hardware(),
     }
 
 

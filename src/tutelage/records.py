@@ -38,12 +38,14 @@ __all__ = [
     "RunFolder",
     "alone_in",
     "append_line",
+    "is_free",
     "read_lines",
     "remove",
     "unpack_bits",
     "write_atomic",
     "write_folder",
     "write_json",
+    "write_new_folder",
 ]
 
 RECORD_SCHEMA = 1
@@ -118,11 +120,14 @@ def _replace(partial: Path, path: Path, go_on: str) -> None:
         ) from None
 
 
-def write_folder(path: Path, files: Mapping[str, bytes], *, replace: bool = True) -> None:
+def write_folder(
+    path: Path, files: Mapping[str, bytes], *, replace: bool = True, go_on: str = _GO_ON
+) -> None:
     """Writes a folder of files that appears as a whole or not at all.
 
     Args:
         replace: whether it may take the place of a folder that is not empty.
+        go_on: what to do once there is space again, for the error.
 
     Raises:
         RunError: no space is left; nothing remains of the attempt.
@@ -130,7 +135,7 @@ def write_folder(path: Path, files: Mapping[str, bytes], *, replace: bool = True
     """
     partial = _partial(path)
     try:
-        with _space(path):
+        with _space(path, go_on):
             partial.mkdir(parents=True)
             for name, content in files.items():
                 _write_synced(partial / name, content)
@@ -141,6 +146,30 @@ def write_folder(path: Path, files: Mapping[str, bytes], *, replace: bool = True
             _sync_folder(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def is_free(path: Path) -> bool:
+    """Whether nothing would be lost if a folder were made here."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def write_new_folder(
+    path: Path, files: Mapping[str, bytes], taken: RunError, *, go_on: str = _GO_ON
+) -> None:
+    """As `write_folder`, where nothing may be there.
+
+    Args:
+        taken: is raised if something is, if only since a moment ago.
+
+    Raises:
+        RunError: `taken`, or no space is left; nothing remains of the attempt.
+    """
+    try:
+        write_folder(path, files, replace=False, go_on=go_on)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise taken from None
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -293,7 +322,7 @@ class RunFolder:
         Raises:
             RunError: something of that name is there already.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if not is_free(self.path):
             raise self._taken()
 
     def create(self, recipe: str, origin: Mapping[str, Any]) -> None:
@@ -306,12 +335,7 @@ class RunFolder:
             self.recipe.name: recipe.encode(),
             self.origin.name: _as_json(origin).encode(),
         }
-        try:
-            write_folder(self.path, files, replace=False)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise self._taken() from None
-            raise
+        write_new_folder(self.path, files, self._taken())
 
     def _taken(self) -> RunError:
         return RunError(

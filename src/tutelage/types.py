@@ -52,6 +52,10 @@ class InputSpec(NamedTuple):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
+    def plain(self) -> "InputSpec":
+        """The same pictures, not normalized."""
+        return self._replace(mean=(0.0,) * self.channels, std=(1.0,) * self.channels)
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:

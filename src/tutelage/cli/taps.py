@@ -50,7 +50,7 @@ def taps(
     read, but for a run's, which also has a size, channels and classes of its own.
     """
     height, width = _sides(size)
-    spec = InputSpec(height, width, channels, (0.0,) * channels, (1.0,) * channels)
+    spec = InputSpec(height, width, channels, (), ()).plain()
     stages = {
         what: _stages(_network(said, what, spec, classes), said, what)
         for what, said in (("teacher", teacher), ("student", student))

@@ -159,9 +159,11 @@ def _decide(spec: Spec, trials: Trials, threads: int, *, shown: bool) -> Spec:
         threads: that a trial has, unless its recipe says.
     """
     spec = spec.deciding(trials.decided)
+    said = None
     for settings in spec.every():
         recipe = spec.recipe(settings, spec.seeds[0])
         if not recipe.train.open:
+            said = said or caution(recipe.train)
             continue
         known = replace(recipe.train, threads=recipe.train.threads or threads)
         with surroundings(known) as device:
@@ -170,8 +172,6 @@ def _decide(spec: Spec, trials: Trials, threads: int, *, shown: bool) -> Spec:
         if shown:
             CONSOLE.print(f"{spec.name}: {chosen}", highlight=False, soft_wrap=True)
         spec = spec.deciding(spec.decided.joined(chosen))
-    fixed = [spec.recipe(settings, spec.seeds[0]).train for settings in spec.every()]
-    said = next((one for settings in fixed if (one := caution(settings)) is not None), None)
     if said is not None and shown and "precision" not in spec.decided.values:
         CONSOLE.print(f"{spec.name}: {said}", highlight=False, soft_wrap=True)
     return spec

@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from tutelage.errors import DataError
 
-__all__ = ["ENDINGS", "PARTS", "Entry", "Listed", "listed_in", "of_folder", "of_manifest"]
+__all__ = [
+    "ENDINGS",
+    "PARTS",
+    "Entry",
+    "Listed",
+    "listed_in",
+    "of_folder",
+    "of_manifest",
+    "seen_in",
+]
 
 ENDINGS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -119,13 +128,18 @@ def _of_classes(root: Path, known: Sequence[str] | None) -> Iterable[Entry]:
         yield from (Entry(path, below.name) for path in files)
 
 
+def seen_in(root: Path) -> list[Path]:
+    """All files below a folder, by name, but those that systems leave there."""
+    return [path for path in sorted(root.rglob("*")) if path.is_file() and _is_seen(path)]
+
+
 def listed_in(root: Path) -> list[Path]:
     """All pictures below a folder, by name.
 
     Raises:
         DataError: there are other files.
     """
-    files = [path for path in sorted(root.rglob("*")) if path.is_file() and _is_seen(path)]
+    files = seen_in(root)
     others = [path for path in files if path.suffix.lower() not in ENDINGS]
     if others:
         raise DataError(

@@ -1,6 +1,6 @@
 """How long a network takes for a batch, measured on this machine as it is now."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
@@ -12,7 +12,7 @@ from tutelage.errors import SettingError
 from tutelage.evaluation.cost import example
 from tutelage.taps import evaluating
 
-__all__ = ["Latency", "latency"]
+__all__ = ["Latency", "latency", "middle_and_slow"]
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,19 @@ def latency(
         images = example(module, image_size, batch_size)
         images = images if device is None else images.to(device)
         seconds = [_time(module, images) for _ in range(warmup + rounds)][warmup:]
-    median, p95 = torch.tensor(seconds, dtype=torch.float64).quantile(
-        torch.tensor([0.5, 0.95], dtype=torch.float64)
-    )
-    return Latency(
-        1000 * median.item(), 1000 * p95.item(), batch_size, torch.get_num_threads(), rounds
-    )
+    median, p95 = middle_and_slow(seconds)
+    return Latency(1000 * median, 1000 * p95, batch_size, torch.get_num_threads(), rounds)
+
+
+def middle_and_slow(times: Sequence[float]) -> tuple[float, float]:
+    """Median and 95th percentile, interpolated linearly.
+
+    >>> middle_and_slow([1.0, 2.0, 4.0])
+    (2.0, 3.8)
+    """
+    ends = torch.tensor([0.5, 0.95], dtype=torch.float64)
+    median, p95 = torch.tensor(times, dtype=torch.float64).quantile(ends).tolist()
+    return median, p95
 
 
 @contextmanager

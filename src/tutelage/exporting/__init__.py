@@ -2,10 +2,10 @@
 
 from tutelage.exporting.card import card as card
 from tutelage.exporting.files import EXPORTED as EXPORTED
+from tutelage.exporting.files import is_exported as is_exported
 from tutelage.exporting.files import just_made as just_made
 from tutelage.exporting.files import make as make
 from tutelage.exporting.files import open_file as open_file
-from tutelage.exporting.files import read_about as read_about
 from tutelage.exporting.files import warm_up as warm_up
 from tutelage.exporting.form import About as About
 from tutelage.exporting.form import Form as Form

@@ -135,25 +135,24 @@ def _table(entry: Mapping[str, Any]) -> list[str]:
 def _call(about: About) -> str:
     form, spec = about.form, about.spec
     number = form.batch or 1
-    images = (
-        f"images = np.zeros(({number}, {spec.channels}, {spec.height}, {spec.width}), np.float32)"
-    )
+    shape = f"{number}, {spec.channels}, {spec.height}, {spec.width}"
     if form.target == "onnx":
         return (
             "import numpy as np\nimport onnxruntime\n\n"
             f'session = onnxruntime.InferenceSession("{form.file}")\n'
-            f'{images}\n(logits,) = session.run(["logits"], {{"images": images}})'
+            f"images = np.zeros(({shape}), np.float32)\n"
+            '(logits,) = session.run(["logits"], {"images": images})'
         )
-    tensor = images.replace("np.zeros((", "torch.zeros(").replace("), np.float32)", ")")
+    images = f"images = torch.zeros({shape})"
     if form.target == "executorch":
         return (
             "import torch\nfrom executorch.runtime import Runtime\n\n"
             f'method = Runtime.get().load_program("{form.file}").load_method("forward")\n'
-            f"{tensor}\n(logits,) = method.execute([images])"
+            f"{images}\n(logits,) = method.execute([images])"
         )
     return (
         "import torch\n\n# Reading a .pt2 file may run what is in it: trust whom it is from.\n"
-        f'network = torch.export.load("{form.file}").module()\n{tensor}\nlogits = network(images)'
+        f'network = torch.export.load("{form.file}").module()\n{images}\nlogits = network(images)'
     )
 
 

@@ -18,7 +18,13 @@ from torch.export import ExportedProgram
 from tutelage.errors import CheckpointError, ExportError, first_line
 from tutelage.exporting.extras import needed, quiet
 from tutelage.exporting.form import About, Form
-from tutelage.exporting.tracing import module_path
+from tutelage.exporting.refusals import (
+    cannot_ask,
+    cannot_quantize,
+    cannot_run,
+    damaged,
+    no_operator,
+)
 
 __all__ = ["ExecutorchSession", "make_pte", "read_about"]
 
@@ -46,10 +52,7 @@ def make_pte(
             try:
                 program = _quantized(program, form, calibration)
             except Exception as error:  # whatever torchao has to say
-                raise ExportError(
-                    f"torchao could not quantize the network ({type(error).__name__}: "
-                    f"{first_line(error)}). Take fp32 or fp16."
-                ) from error
+                raise cannot_quantize("torchao", error) from error
         lower = needed("executorch.exir").to_edge_transform_and_lower
         xnnpack = needed("executorch.backends.xnnpack.partition.xnnpack_partitioner")
         try:
@@ -72,12 +75,7 @@ def _untranslatable(program: ExportedProgram, error: Exception) -> str:
             f"The network could not be turned into ExecuTorch ({type(error).__name__}: "
             f"{first_line(error)}). Try another target."
         )
-    where = module_path(program, found[1].partition(".")[0])
-    place = f", which its sub-module {where!r} uses" if where else ""
-    return (
-        f"ExecuTorch has no operator for {found[1]}{place}. Replace it by others, or export to "
-        "another target."
-    )
+    return no_operator(program, "ExecuTorch", found[1], found[1].partition(".")[0])
 
 
 def _quantized(
@@ -110,9 +108,7 @@ def _program(path: Path) -> Any:
         try:
             return runtime.load_program(path)
         except RuntimeError as error:
-            raise CheckpointError(
-                f"{path} is no ExecuTorch file, or damaged ({first_line(error)}). Export it anew."
-            ) from error
+            raise damaged(path, "ExecuTorch", error) from error
 
 
 def read_about(path: Path) -> About:
@@ -145,17 +141,12 @@ class ExecutorchSession:
             try:
                 self._method = self._program.load_method(_RUN)
             except RuntimeError as error:
-                raise CheckpointError(
-                    f"ExecuTorch cannot run {path} ({first_line(error)}). Export it anew."
-                ) from error
+                raise cannot_run("ExecuTorch", path, error) from error
 
     def __call__(self, images: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n k"]:
         """Logits."""
         try:
             (logits,) = self._method.execute([images.contiguous()])
-        except RuntimeError as error:  # the graph is not what the file says of itself
-            raise CheckpointError(
-                f"ExecuTorch cannot ask {self._path} about {tuple(images.shape)} numbers "
-                f"({first_line(error)}). Export it anew."
-            ) from error
+        except RuntimeError as error:
+            raise cannot_ask("ExecuTorch", self._path, tuple(images.shape), error) from error
         return logits.clone()

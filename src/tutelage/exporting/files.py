@@ -4,6 +4,7 @@ import copy
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float32
@@ -16,7 +17,7 @@ from tutelage.exporting.form import About, Form
 from tutelage.exporting.tracing import trace
 from tutelage.models.network import Network
 
-__all__ = ["EXPORTED", "just_made", "make", "open_file", "read_about", "warm_up"]
+__all__ = ["EXPORTED", "is_exported", "just_made", "make", "open_file", "warm_up"]
 
 Images = Float32[Tensor, "n c h w"]
 
@@ -55,16 +56,6 @@ def make(
     return buffer.getvalue()
 
 
-def read_about(path: Path) -> About:
-    """What a file says of itself.
-
-    Raises:
-        CheckpointError: it is absent, damaged, or was not written by us.
-        SettingError: its runtime is not installed.
-    """
-    return _reader(path)[0](path)
-
-
 def open_file(path: Path) -> tuple[Network, About]:
     """A file as a network without weights, which resizes and, where the file does not, normalizes.
 
@@ -72,9 +63,9 @@ def open_file(path: Path) -> tuple[Network, About]:
         CheckpointError: it is absent, damaged, or was not written by us.
         SettingError: its runtime is not installed.
     """
-    read, session = _reader(path)
-    about = read(path)
-    return as_network(session(path), about), about
+    runtime = _runtime(path)
+    about = runtime.read(path)
+    return as_network(runtime.session(path), about), about
 
 
 def just_made(path: Path, about: About) -> Network:
@@ -92,17 +83,10 @@ def as_network(answer: Callable[[Images], Tensor], about: About) -> Network:
     def all_of(images: Images) -> Tensor:
         if batch is None:
             return answer(images)
-        return torch.cat([_answered(answer, part, batch) for part in images.split(batch)])
+        answered = [answer(part) for part in _in_parts(images, batch)]
+        return torch.cat(answered)[: len(images)]
 
     return Network(all_of, about.shown).eval()
-
-
-def _answered(answer: Callable[[Images], Tensor], images: Images, batch: int) -> Tensor:
-    """Of a file that takes so many pictures and no fewer."""
-    number = len(images)
-    if number < batch:
-        images = torch.cat([images, images[-1:].expand(batch - number, -1, -1, -1)])
-    return answer(images)[:number]
 
 
 def _in_parts(images: Images, batch: int) -> list[Float32[Tensor, "m c h w"]]:
@@ -112,31 +96,47 @@ def _in_parts(images: Images, batch: int) -> list[Float32[Tensor, "m c h w"]]:
     return [*whole, torch.cat([last, last[-1:].expand(missing, -1, -1, -1)])]
 
 
-_Reader = Callable[[Path], About]
-_Session = Callable[[Path], Callable[[Images], Tensor]]
-_READERS: dict[str, tuple[_Reader, _Session]] = {
-    ".onnx": (onnx_files.read_about, onnx_files.OnnxSession),
-    ".pte": (executorch_files.read_about, executorch_files.ExecutorchSession),
-}
-"""Suffix → who reads the file and who runs it."""
+class _Runtime(NamedTuple):
+    """What opens the files of one suffix.
 
-EXPORTED = tuple(_READERS)
+    Attributes:
+        read: a file → what it says of itself.
+        session: such a file → what answers images.
+        modules: that it loads.
+    """
+
+    read: Callable[[Path], About]
+    session: Callable[[Path], Callable[[Images], Tensor]]
+    modules: tuple[str, ...]
+
+
+_RUNTIMES = {
+    ".onnx": _Runtime(onnx_files.read_about, onnx_files.OnnxSession, ("onnx", "onnxruntime")),
+    ".pte": _Runtime(
+        executorch_files.read_about, executorch_files.ExecutorchSession, ("executorch.runtime",)
+    ),
+}
+
+EXPORTED = tuple(_RUNTIMES)
 """Suffixes of files that can be opened."""
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a file's name says that it can be opened."""
+    return path.suffix.lower() in _RUNTIMES
 
 
 def warm_up(path: Path) -> None:
     """Loads what opening a file takes, so that its own needs can be told from that."""
-    if path.suffix == ".onnx":
-        needed("onnx", "onnxruntime")
-    elif path.suffix == ".pte":
+    if is_exported(path):
         with quiet():
-            needed("executorch.runtime")
+            needed(*_runtime(path).modules)
 
 
-def _reader(path: Path) -> tuple[_Reader, _Session]:
-    if path.suffix.lower() not in _READERS:
+def _runtime(path: Path) -> _Runtime:
+    if not is_exported(path):
         raise CheckpointError(
             f"{path} is no exported network that can be run here: its name ends in none of "
-            f"{', '.join(_READERS)}."
+            f"{', '.join(EXPORTED)}."
         )
-    return _READERS[path.suffix.lower()]
+    return _RUNTIMES[path.suffix.lower()]

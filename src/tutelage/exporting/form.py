@@ -105,10 +105,7 @@ class About(NamedTuple):
     @property
     def shown(self) -> InputSpec:
         """What the file wants to be shown: the network's, unless it normalizes by itself."""
-        if self.form.normalized:
-            return self.spec
-        channels = self.spec.channels
-        return self.spec._replace(mean=(0.0,) * channels, std=(1.0,) * channels)
+        return self.spec if self.form.normalized else self.spec.plain()
 
     def to_json(self) -> str:
         """For the file."""

@@ -20,7 +20,13 @@ from torch.export import ExportedProgram
 from tutelage.errors import CheckpointError, ExportError, first_line
 from tutelage.exporting.extras import needed, quiet
 from tutelage.exporting.form import About, Form
-from tutelage.exporting.tracing import module_path
+from tutelage.exporting.refusals import (
+    cannot_ask,
+    cannot_quantize,
+    cannot_run,
+    damaged,
+    no_operator,
+)
 
 __all__ = ["OnnxSession", "make_onnx", "read_about"]
 
@@ -54,8 +60,7 @@ def make_onnx(
 
 
 def _translated(program: ExportedProgram) -> Any:
-    needed("onnx", "onnxscript", "onnxruntime")
-    onnx = needed("onnx")
+    onnx = needed("onnxscript", "onnxruntime", "onnx")
     size = sum(one.numel() * one.element_size() for one in program.state_dict.values())
     if size > _MOST_BYTES:
         raise ExportError(
@@ -92,12 +97,7 @@ def _untranslatable(program: ExportedProgram, error: Exception) -> str:
         return (
             f"The network could not be turned into ONNX ({first_line(error)}). Try another target."
         )
-    where = module_path(program, found[1].rpartition(".")[2])
-    place = f", which its sub-module {where!r} uses" if where else ""
-    return (
-        f"ONNX has no operator for {found[1]}{place}. Replace it by others, or export to another "
-        "target."
-    )
+    return no_operator(program, "ONNX", found[1], found[1].rpartition(".")[2])
 
 
 def _halved(model: Any) -> Any:
@@ -133,10 +133,7 @@ def _quantized(model: Any, calibration: Iterable[Tensor]) -> Any:
                 weight_type=quantization.QuantType.QInt8,
             )
         except Exception as error:  # whatever onnxruntime has to say
-            raise ExportError(
-                f"onnxruntime could not quantize the network ({type(error).__name__}: "
-                f"{first_line(error)}). Take fp32 or fp16."
-            ) from error
+            raise cannot_quantize("onnxruntime", error) from error
         return onnx.load(done)
 
 
@@ -155,9 +152,7 @@ def read_about(path: Path) -> About:
     except FileNotFoundError:
         raise CheckpointError(f"There is no file {path}. Correct the path.") from None
     except Exception as error:
-        raise CheckpointError(
-            f"{path} is no ONNX file, or damaged ({first_line(error)}). Export it anew."
-        ) from error
+        raise damaged(path, "ONNX", error) from error
     _require_inside(model, path)
     said = {one.key: one.value for one in model.metadata_props}
     return About.from_json(said.get(_KEY, ""), str(path))
@@ -217,17 +212,12 @@ class OnnxSession:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise CheckpointError(
-                f"onnxruntime cannot run {path} ({first_line(error)}). Export it anew."
-            ) from error
+            raise cannot_run("onnxruntime", path, error) from error
 
     def __call__(self, images: Float32[Tensor, "n c h w"]) -> Float32[Tensor, "n k"]:
         """Logits."""
         try:
             (logits,) = self._session.run(None, {_IMAGES: images.contiguous().numpy()})
-        except Exception as error:  # the graph is not what the file says of itself
-            raise CheckpointError(
-                f"onnxruntime cannot ask {self._path} about {tuple(images.shape)} numbers "
-                f"({first_line(error)}). Export it anew."
-            ) from error
+        except Exception as error:
+            raise cannot_ask("onnxruntime", self._path, tuple(images.shape), error) from error
         return torch.from_numpy(logits)

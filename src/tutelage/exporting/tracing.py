@@ -1,7 +1,5 @@
 """From a network to a graph of operations that needs no Python."""
 
-import re
-
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -11,7 +9,7 @@ from tutelage.exporting.form import MOST_AT_ONCE, Form
 from tutelage.models.network import Network
 from tutelage.taps import evaluating
 
-__all__ = ["module_path", "trace"]
+__all__ = ["trace"]
 
 
 class _Halved(nn.Module):
@@ -50,17 +48,3 @@ def trace(network: Network, form: Form) -> ExportedProgram:
                 f"({type(error).__name__}: {first_line(error)}). What decides by the values of a "
                 "picture, or leaves PyTorch, cannot be exported; write it with tensors."
             ) from error
-
-
-def module_path(program: ExportedProgram, operator: str) -> str:
-    """The sub-module that calls an operator, for messages; empty if that cannot be told.
-
-    Args:
-        operator: its bare name.
-    """
-    for node in program.graph.nodes:
-        if node.op == "call_function" and operator in str(node.target):
-            places = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
-            place = next((path for path in reversed(places) if path), "")
-            return re.sub(r"^(module(\.|$))+", "", place)  # our own wrappers
-    return ""

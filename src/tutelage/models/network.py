@@ -77,7 +77,7 @@ class Network(nn.Module):
         self.spec = spec
         self.class_map = class_map
         self._recorder = Recorder()
-        self._plain = spec is not None and not any(spec.mean) and set(spec.std) == {1.0}
+        self._plain = spec is not None and spec == spec.plain()
         if spec is not None:
             lengths = {spec.channels, len(spec.mean), len(spec.std)}
             if len(lengths) > 1 or not all(std > 0 for std in spec.std):

@@ -26,39 +26,48 @@ def exports(records: Sequence[Record]) -> list[Section]:
     blocks: list[Block] = []
     for record in records:
         whose = f" of {record['name']}" if len(records) > 1 else ""
-        entries, bad = _whole(
-            record.get("exports"),
-            lambda entry: [parity_rows([entry]), _origin(entry), entry["name"].strip()],
-        )
-        if entries:
-            head, *rows = parity_rows(entries)
-            blocks.append(Grid(f"Exported files{whose}, and the network itself", head, rows))
-            blocks.append(Text(_LATENCY))
-            blocks.append(Points([_origin(entry) for entry in entries]))
-        bench = record.get("bench")
-        lines, worse = _whole(
-            bench.get("lines") if isinstance(bench, Mapping) else bench,
-            lambda line: [
-                bench_rows([line]),
-                line["threads"],
-                line["rounds"],
-                line["name"].strip(),
-            ],
-        )
-        if lines and isinstance(bench, Mapping):
-            head, *rows = bench_rows(lines)
-            blocks.append(Grid(f"Timed side by side{whose}", head, rows))
-            machine = bench.get("hardware")
-            named = machine.get("processor") if isinstance(machine, Mapping) else None
-            said = (
-                f"{named or 'Unknown processor'}, {lines[0]['threads']} thread(s), median and 95th "
-                f"percentile of {lines[0]['rounds']} rounds, {bench.get('time')}. Memory is what a "
-                "process needs to open the model and answer, beyond what it had before."
-            )
-            blocks.append(Text(" ".join([said, *bench_notes(lines)])))
+        files, bad = _files(record, whose)
+        timed, worse = _timed(record, whose)
+        blocks += [*files, *timed]
         if bad + worse:
             blocks.append(Text(f"Damaged in the record{whose}, and left out: {bad + worse}."))
     return [Section("exports", "Exported files", blocks)] if blocks else []
+
+
+def _files(record: Record, whose: str) -> tuple[list[Block], int]:
+    """The files beside the network, and how many entries are damaged."""
+    entries, bad = _whole(
+        record.get("exports"),
+        lambda entry: [parity_rows([entry]), _origin(entry), entry["name"].strip()],
+    )
+    if not entries:
+        return [], bad
+    head, *rows = parity_rows(entries)
+    grid = Grid(f"Exported files{whose}, and the network itself", head, rows)
+    return [grid, Text(_LATENCY), Points([_origin(entry) for entry in entries])], bad
+
+
+def _timed(record: Record, whose: str) -> tuple[list[Block], int]:
+    """What was timed side by side, and how many lines are damaged."""
+    bench = record.get("bench")
+    if not isinstance(bench, Mapping):
+        return [], int(bench is not None)
+    lines, bad = _whole(
+        bench.get("lines"),
+        lambda line: [bench_rows([line]), line["threads"], line["rounds"], line["name"].strip()],
+    )
+    if not lines:
+        return [], bad
+    head, *rows = bench_rows(lines)
+    machine = bench.get("hardware")
+    named = machine.get("processor") if isinstance(machine, Mapping) else None
+    said = (
+        f"{named or 'Unknown processor'}, {lines[0]['threads']} thread(s), median and 95th "
+        f"percentile of {lines[0]['rounds']} rounds, {bench.get('time')}. Memory is what a process "
+        "needs to open the model and answer, beyond what it had before."
+    )
+    text = Text(" ".join([said, *bench_notes(lines)]))
+    return [Grid(f"Timed side by side{whose}", head, rows), text], bad
 
 
 def _whole(entries: Any, use: Callable[[Entry], Any]) -> tuple[list[Entry], int]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tutelage.data.listing import seen_in
 from tutelage.data.photographs import Photograph, in_threads, middle
 from tutelage.errors import DataError
 from tutelage.runs.opened import Opened
@@ -39,7 +40,7 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if one.is_file() and _is_seen(one, path))
+            inside = seen_in(path)
             if not inside:
                 raise DataError(f"There is no picture in {path}. Name another folder.")
             found += inside
@@ -49,10 +50,6 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
             what = "is no file" if path.exists() else "is not there"
             raise DataError(f"The picture {path} {what}. Correct the path.")
     return found
-
-
-def _is_seen(path: Path, root: Path) -> bool:
-    return not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def answers(model: Opened, files: Sequence[Path], *, top: int = 5) -> Iterator[Answer]:

@@ -1,12 +1,10 @@
 """Handing a finished run's student out: written, opened again, compared on test, then kept."""
 
-import errno
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,9 +37,9 @@ from tutelage.models import library, made_for
 from tutelage.models.checkpoints import state_bytes
 from tutelage.models.network import Network
 from tutelage.models.saved import Description
-from tutelage.provenance import git_commit, hardware, versions
+from tutelage.provenance import circumstances
 from tutelage.recipes import validate
-from tutelage.records import RunFolder, write_folder, write_json
+from tutelage.records import RunFolder, is_free, write_json, write_new_folder
 from tutelage.runs.finished import named_student, weigh, with_its_student
 from tutelage.runs.measuring import enter_reading, image_size, students_of
 from tutelage.runs.surroundings import MEASURED, require_same_content, surroundings
@@ -139,22 +137,7 @@ def export(
         about = _about(built, network, form, None if name == "student" else name)
         images = _calibration(built, calibrate_on, form, calibration)
         content = make(network, form, about, images)
-        entry = {
-            "name": title,
-            **form._asdict(),
-            "subnet": about.subnet,
-            "calibration": sum(map(len, images)) or None,
-            "sha256": hashlib.sha256(content).hexdigest(),
-            "weights": about.weights,
-            "parameters": num_parameters(network),
-            "macs": macs(network, image_size(network)),
-            "threads": torch.get_num_threads(),
-            "command": command,
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": git_commit(),
-            "versions": versions(),
-            "hardware": hardware(),
-        }
+        entry = _entry(title, about, network, content, images, command)
         record = place.read_record()  # others may have written meanwhile
         enter_reading(record, command, f"comparing the exported {title} with the network")
         write_json(place.record, record)
@@ -168,12 +151,9 @@ def export(
     require_parity(entry["parity"], allowed, title)
     file = folder / form.file
     entry["file"] = file.relative_to(place.path).as_posix() if out is None else str(file.absolute())
-    files = {form.file: content}
-    how = _for_timm(built.description, about) if form.target == "torch" else ""
-    if how:
-        files[_WEIGHTS] = state_bytes(network.module.state_dict())
-    files["README.md"] = card(about, entry, record, how).encode()
-    _write(folder, files)
+    files = {form.file: content, **_beside(built, network, about, entry, record)}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write_new_folder(folder, files, _taken(folder), go_on="export again")
     record = place.read_record()
     others = [one for one in record.get("exports", []) if one["file"] != entry["file"]]
     record["exports"] = [*others, entry]
@@ -181,22 +161,47 @@ def export(
     return Exported(folder, file, entry)
 
 
-def _write(folder: Path, files: Mapping[str, bytes]) -> None:
-    """All of them, or nothing."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        write_folder(folder, files, replace=False)
-    except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-            raise _taken(folder) from None
-        raise
+def _entry(
+    title: str,
+    about: About,
+    network: Network,
+    content: bytes,
+    images: Sequence[Tensor],
+    command: str,
+) -> dict[str, Any]:
+    """What is known of a file before it is opened."""
+    return {
+        "name": title,
+        **about.form._asdict(),
+        "subnet": about.subnet,
+        "calibration": sum(map(len, images)) or None,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "weights": about.weights,
+        "parameters": num_parameters(network),
+        "macs": macs(network, image_size(network)),
+        "threads": torch.get_num_threads(),
+        **circumstances(command),
+    }
+
+
+def _beside(
+    built: Built,
+    network: Network,
+    about: About,
+    entry: Mapping[str, Any],
+    record: Mapping[str, Any],
+) -> dict[str, bytes]:
+    """What else lies in the folder: the README, and weights for timm where it knows the network."""
+    how = _for_timm(built.description, about) if about.form.target == "torch" else ""
+    weights = {_WEIGHTS: state_bytes(network.module.state_dict())} if how else {}
+    return {**weights, "README.md": card(about, entry, record, how).encode()}
 
 
 def _require_free(folder: Path) -> None:
     above = next((one for one in folder.absolute().parents if one.exists()), None)
     if above is not None and not above.is_dir():
         raise RunError(f"{folder} cannot be a folder: the file {above} is in its way.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_free(folder):
         raise _taken(folder)
 
 
@@ -270,8 +275,7 @@ def _images(pictures: Pictures, number: int, network: Network) -> list[Tensor]:
         chosen = torch.linspace(0, len(pictures) - 1, number).long()
     spec = network.spec
     assert spec is not None
-    plain = spec._replace(mean=(0.0,) * spec.channels, std=(1.0,) * spec.channels)
-    fit = Network(torch.nn.Identity(), plain)
+    fit = Network(torch.nn.Identity(), spec.plain())
     loader = EvalLoader(pictures.take(chosen), batch_size=_AT_ONCE)
     return [fit.prepare(batch.images) for batch in loader]
 

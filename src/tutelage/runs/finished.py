@@ -12,7 +12,18 @@ from tutelage.errors import NetworkError, one_of
 from tutelage.recipes import Recipe
 from tutelage.runs.measuring import check_teacher
 
-__all__ = ["named_student", "weigh", "with_its_student"]
+__all__ = ["named_student", "subnets_of", "weigh", "with_its_student"]
+
+
+def subnets_of(record: Mapping[str, Any]) -> dict[str | None, str]:
+    """What `--subnet` may say → the name under which a record holds that student.
+
+    Of an ordinary student: None alone.
+    """
+    others = [name for name in record["students"] if name != "student"]
+    if not others:
+        return {None: "student"}
+    return {"full": "student"} | {name: name for name in others}
 
 
 def named_student(record: Mapping[str, Any], subnet: str | None) -> str:
@@ -23,13 +34,13 @@ def named_student(record: Mapping[str, Any], subnet: str | None) -> str:
     """
     if subnet is None:
         return "student"
-    known = {"full": "student"} | {name: name for name in record["students"] if name != "student"}
-    if len(known) == 1:
+    known = subnets_of(record)
+    if None in known:
         raise NetworkError(
             f"The student of {record['name']} has no sub-nets, so there is no {subnet!r} among "
             "them. Name none."
         )
-    one_of("sub-net", subnet, known, NetworkError)
+    one_of("sub-net", subnet, map(str, known), NetworkError)
     return known[subnet]
 
 

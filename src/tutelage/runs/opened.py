@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tutelage.data.photographs import Rule
 from tutelage.errors import CheckpointError
-from tutelage.exporting import EXPORTED, open_file
+from tutelage.exporting import EXPORTED, Form, is_exported, open_file
 from tutelage.models.network import Network
 from tutelage.networks import open_student
 from tutelage.records import RunFolder
@@ -20,11 +20,15 @@ class Opened(NamedTuple):
         network: takes pixels in [0, 1] in any size.
         classes: their names; none if they are not known.
         rule: how a file becomes a picture for it.
+        file: that was opened, of an exported network; None of a run's student.
+        form: of that file.
     """
 
     network: Network
     classes: tuple[str, ...]
     rule: Rule
+    file: Path | None = None
+    form: Form | None = None
 
 
 def open_model(model: Path, *, subnet: str | None = None) -> Opened:
@@ -40,17 +44,17 @@ def open_model(model: Path, *, subnet: str | None = None) -> Opened:
         SettingError: the runtime that the file needs is not installed.
     """
     if model.is_dir() and not RunFolder(model).recipe.exists():
-        inside = [path for path in sorted(model.iterdir()) if path.suffix in EXPORTED]
+        inside = [path for path in sorted(model.iterdir()) if is_exported(path)]
         if len(inside) == 1:
             model = inside[0]
-    if model.suffix.lower() in EXPORTED:
+    if is_exported(model):
         if subnet is not None:
             raise CheckpointError(
                 f"{model} holds one network, so there is no {subnet!r} in it. Export that one, or "
                 "name the run."
             )
         network, about = open_file(model)
-        return Opened(network, about.classes, about.rule)
+        return Opened(network, about.classes, about.rule, model, about.form)
     if model.suffix == ".pt2":
         raise CheckpointError(
             f"{model} is for torch.export.load in code of your own: reading it may run what is in "

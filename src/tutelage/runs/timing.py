@@ -10,9 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any, NamedTuple
@@ -21,16 +19,18 @@ import torch
 from torch import Tensor
 
 from tutelage.build import build
+from tutelage.engine import TrainSettings
 from tutelage.engine.memory import PeakMemory
 from tutelage.errors import NoEffectWarning, SettingError, TutelageError
 from tutelage.evaluation.cost import example
+from tutelage.evaluation.latency import middle_and_slow
 from tutelage.evaluation.memory import file_size
-from tutelage.exporting import EXPORTED, Form, read_about, warm_up
+from tutelage.exporting import Form, is_exported, warm_up
 from tutelage.models.network import Network
-from tutelage.provenance import git_commit, hardware, versions
+from tutelage.provenance import circumstances
 from tutelage.recipes import validate
 from tutelage.records import RunFolder, write_json
-from tutelage.runs.finished import with_its_student
+from tutelage.runs.finished import subnets_of, with_its_student
 from tutelage.runs.measuring import image_size
 from tutelage.runs.opened import open_model
 from tutelage.runs.surroundings import surroundings, usual_threads
@@ -107,7 +107,7 @@ def bench(
             f"A benchmark needs {_FEWEST} rounds, 1 picture and 1 thread at least, but got "
             f"rounds={rounds}, batches={list(batches)}, threads={threads}. Raise what is too small."
         )
-    with _with_threads(threads):
+    with surroundings(TrainSettings(steps=1, precision="fp32", device="cpu", threads=threads)):
         found = [
             (model, one)
             for model in models
@@ -127,16 +127,6 @@ def bench(
     return [{"model": str(model)} | line for model, _, line in lines]
 
 
-@contextmanager
-def _with_threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 # What is timed
 
 
@@ -154,8 +144,7 @@ def _candidates(model: Path, *, teacher: bool, compiled: bool) -> list[_Candidat
             NoEffectWarning,
             stacklevel=4,
         )
-    for name in record["students"]:
-        subnet = None if len(record["students"]) == 1 else "full" if name == "student" else name
+    for subnet in subnets_of(record):
         title = "PyTorch" if subnet is None else f"{subnet}, PyTorch"
         network = open_model(model, subnet=subnet).network
         one = _of_network(title, network)._replace(place=model, subnet=subnet)
@@ -165,7 +154,7 @@ def _candidates(model: Path, *, teacher: bool, compiled: bool) -> list[_Candidat
             found.append(one._replace(name=f"{title} compiled", answer=answer, place=None))
     for entry in record.get("exports", []):
         file = place.path / entry["file"]
-        if file.suffix in EXPORTED and file.is_file():
+        if is_exported(file) and file.is_file():
             try:
                 found.append(_of_file(file, entry["name"]))
             except TutelageError as error:
@@ -191,13 +180,20 @@ def _of_network(name: str, network: Network) -> _Candidate:
 
 
 def _of_file(file: Path, name: str) -> _Candidate:
+    """Of a file, or of the folder of one."""
     opened = open_model(file)
-    if file.is_dir():
-        (file,) = [path for path in file.iterdir() if path.suffix in EXPORTED]
-    form = read_about(file).form if file.suffix in EXPORTED else None
-    batch = None if form is None else form.batch
-    size, used = image_size(opened.network), file.stat().st_size
-    return _Candidate(name, opened.network, size, used, batch, file, form=form)
+    if opened.file is None:  # a student's own
+        return _of_network(name, opened.network)._replace(place=file)
+    assert opened.form is not None
+    return _Candidate(
+        name,
+        opened.network,
+        image_size(opened.network),
+        opened.file.stat().st_size,
+        opened.form.batch,
+        opened.file,
+        form=opened.form,
+    )
 
 
 # Timing
@@ -233,21 +229,19 @@ def _timed(
 
 def _images(one: _Candidate, batch: int) -> Tensor:
     images = example(torch.nn.Identity(), one.size, batch)
-    if one.place is not None and one.place.suffix in EXPORTED:
+    if one.form is not None:
         return images
     return images.contiguous(memory_format=torch.channels_last)
 
 
 def _line(one: _Candidate, batch: int, seconds: Sequence[float]) -> dict[str, Any]:
-    median, p95 = torch.tensor(seconds, dtype=torch.float64).quantile(
-        torch.tensor([0.5, 0.95], dtype=torch.float64)
-    )
+    median, p95 = middle_and_slow(seconds)
     return {
         "name": one.name,
         "batch": batch,
-        "median_ms": 1000 * median.item(),
-        "p95_ms": 1000 * p95.item(),
-        "images_per_second": batch / median.item(),
+        "median_ms": 1000 * median,
+        "p95_ms": 1000 * p95,
+        "images_per_second": batch / median,
         "rounds": len(seconds),
         "threads": torch.get_num_threads(),
         "bytes": one.bytes,
@@ -316,12 +310,5 @@ def _enter(model: Path, lines: Sequence[dict[str, Any]], command: str) -> None:
     if not (model.is_dir() and place.recipe.exists()):
         return
     record = place.read_record()
-    record["bench"] = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "commit": git_commit(),
-        "versions": versions(),
-        "hardware": hardware(),
-        "lines": list(lines),
-    }
+    record["bench"] = {**circumstances(command), "lines": list(lines)}
     write_json(place.record, record)
