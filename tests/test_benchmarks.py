@@ -215,7 +215,9 @@ def test_step_gives_the_keys_that_it_promises(world: Setup):
 
 
 @pytest.mark.parametrize(
-    "world", [replace(TINY, side=32, batch_size=64, num_pictures=128, precision="fp32")], indirect=True
+    "world",
+    [replace(TINY, side=32, batch_size=64, num_pictures=128, precision="fp32")],
+    indirect=True,
 )
 def test_the_profile_names_what_a_step_spends_its_time_on(world: Setup):
     lines = list(step.profile_lines(world))

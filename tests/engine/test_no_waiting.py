@@ -58,6 +58,15 @@ IN_EACH_STEP: dict[str, set[str]] = {
         "Network.observe",
         "_to_float32",
     },
+    "models/fake_quantization.py": {
+        "_RoundedWeight.forward",
+        "_RoundedMap.forward",
+        "_RoundedMap.rounded",
+        "FakeQuantization.follow",
+        "_round_given",
+        "_round_pooled",
+        "_round_put",
+    },
     "models/depth_dynamic.py": {
         "DepthDynamic.call_all",
         "DepthDynamic._seen",

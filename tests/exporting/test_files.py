@@ -12,9 +12,13 @@ import torch
 from exported_files import about, images
 from torch import nn
 
+from tutelage import rng
+from tutelage.data.photographs import Rule
 from tutelage.errors import CheckpointError, ExportError, SettingError
-from tutelage.exporting import Form, just_made, make, open_file
+from tutelage.exporting import About, Form, just_made, make, open_file
 from tutelage.exporting.extras import needed
+from tutelage.models.cifar_resnet import cifar_resnet
+from tutelage.models.fake_quantization import FakeQuantization, _RoundedMap
 from tutelage.models.network import Network
 from tutelage.types import InputSpec
 
@@ -56,6 +60,41 @@ def test_the_network_is_left_as_it_was(written: Write, network: Network):
     after = network.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not network.training
+
+
+@pytest.mark.parametrize(
+    "form",
+    [Form("onnx", "int8"), pytest.param(Form("executorch", "int8", 4), marks=pytest.mark.slow)],
+    ids=name_of,
+)
+def test_rounding_in_training_is_what_the_file_will_do(form: Form, tmp_path: Path):
+    """Training sees an error of the file's size, and in ONNX mostly the very same.
+
+    ExecuTorch leaves out rare large values, so that its levels lie elsewhere than in training;
+    PyTorch's own imitation of the file agrees with it no better.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shown, *ranging = (torch.rand(32, 3, 16, 16, generator=generator) for _ in range(3))
+    spec = InputSpec(16, 16, 3, (0.5,) * 3, (0.25,) * 3)
+    with rng.part(0, "rounding"):
+        network = Network(cifar_resnet(8), spec).train()
+    with torch.no_grad():
+        for images_of_one_step in ranging * 10:
+            network(images_of_one_step)
+    said = About("net", None, (), spec, Rule(16, 16, 3), form, "weights", "0")
+    path = tmp_path / form.file
+    path.write_bytes(make(network.eval(), form, said, ranging))
+    file, plain = just_made(path, said)(shown), network(shown).detach()
+    assert form.target != "torch"
+    FakeQuantization(network, shown[:2], form.target)
+    for one in network.modules():  # ranges from what the file was calibrated with
+        one.training = isinstance(one, _RoundedMap)
+    network(torch.cat(ranging))
+    ours = network.eval()(shown).detach()
+    size, seen = (float((one - plain).square().mean()) for one in (file, ours))
+    assert size / 2 < seen < 2 * size
+    if form.target == "onnx":
+        assert 0 < float((file - ours).square().mean()) < size / 3
 
 
 def test_int8_is_made_of_whole_numbers(written: Write):

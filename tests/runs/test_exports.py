@@ -26,6 +26,7 @@ from tutelage.errors import (
 from tutelage.exporting import About, Form, Tolerance, just_made
 from tutelage.models.network import Network
 from tutelage.models.saved import load
+from tutelage.recipes import read_mapping
 from tutelage.records import RunFolder
 from tutelage.runs import bench, export, exports, open_model, timing, train
 
@@ -100,6 +101,24 @@ def test_an_export_is_never_overwritten(exported: RunFolder):
     with pytest.raises(RunError, match="an export is never overwritten"):
         export(exported.path)
     assert contents(exported.path) == before
+
+
+def test_a_last_run_may_learn_to_be_rounded(runs: Path, pupil: RunFolder, tmp_path: Path):
+    value, _ = read_mapping(pupil.recipe)
+    stage: dict[str, Any] = {**value, "student": {"run": str(pupil.path)}}
+    stage["train"] = {**stage["train"], "quantization": "onnx", "steps": 6, "threads": 1}
+    stage["train"] |= {"optimizer": {"name": "sgd", "lr": 1e-6}}
+    made = train(stage, name="rounded", runs=tmp_path, shown=False)
+    # It went on from the pupil, and is an ordinary network.
+    before, after = load(pupil.path).state_dict(), load(made.folder).state_dict()
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        if name.endswith("weight"):
+            torch.testing.assert_close(value, after[name], atol=1e-4, rtol=0)
+    assert not all(torch.equal(value, after[name]) for name, value in before.items())
+    shutil.rmtree(pupil.path)  # an export needs the run itself alone
+    done = export(made.folder, Form(precision="int8"), tolerance=Tolerance(None, 100.0))
+    assert "quantization: onnx" in (done.folder / "README.md").read_text()
 
 
 def test_beyond_the_tolerance_nothing_is_written_but_the_reading(pupil: RunFolder):

@@ -30,6 +30,7 @@ from tutelage.engine.phases import end_phase, move, phase_ends
 from tutelage.engine.profiling import Dear, Profile
 from tutelage.engine.settings import TrainSettings
 from tutelage.errors import Interrupted, SettingError, nearest
+from tutelage.models.fake_quantization import FakeQuantization
 from tutelage.provenance import hardware, versions
 from tutelage.records import RunFolder
 from tutelage.teachers import StoredTeacher
@@ -187,6 +188,7 @@ class Session:
                 if isinstance(teacher, StoredTeacher):
                     teacher.stay_eager()
             distiller.compile()
+        self._rounded = self._round(data)
         self._module = self._accelerator.prepare_model(distiller)
         self._optimizer = self._accelerator.prepare_optimizer(self._raw)
         # The loss is averaged over processes and micro-batches.
@@ -197,6 +199,14 @@ class Session:
         self._average = None if decay is None else Average(student, decay)
         self._at, self._began = Progress(), time.perf_counter()
         self.ended: str | None = None
+
+    def _round(self, data: TrainLoader) -> FakeQuantization | None:
+        """Makes the student compute as if in int8, if that is set."""
+        runtime = self._settings.quantization
+        if runtime is None:
+            return None
+        batch = move(data.batch(0), self._device, channels_last=self._settings.channels_lie_last)
+        return FakeQuantization(self._distiller.student, batch.images[:2], runtime)
 
     def begin(self, seed: int) -> None:
         """Begins the run, or goes on where its newest checkpoint stands."""
@@ -259,6 +269,8 @@ class Session:
     def train_step(self, batch: Batch) -> None:
         """One optimizer step. Nothing here waits for the device."""
         settings, done = self._settings, self.step / self._settings.steps
+        if self._rounded is not None:
+            self._rounded.follow(done)
         pieces = list(_micro_batches(batch, settings.accumulate))
         for number, piece in enumerate(pieces, start=1):
             last = number == len(pieces)
@@ -353,6 +365,8 @@ class Session:
         self._accelerator.unwrap_model(self._module, keep_fp32_wrapper=False)
         if self._average is not None:
             self._average.take_over()
+        if self._rounded is not None:
+            self._rounded.remove()
         self._distiller.eval()
 
     def trained(

@@ -148,7 +148,8 @@ def export(
             entry |= _measured(made, network, built, form, len(content), device)
             del made  # before its file goes
     entry["tolerance"] = allowed._asdict()
-    require_parity(entry["parity"], allowed, title)
+    unprepared = form.precision == "int8" and recipe.train.quantization is None
+    require_parity(entry["parity"], allowed, title, rounded=unprepared)
     file = folder / form.file
     entry["file"] = file.relative_to(place.path).as_posix() if out is None else str(file.absolute())
     files = {form.file: content, **_beside(built, network, about, entry, record)}
