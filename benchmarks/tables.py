@@ -10,6 +10,8 @@ JSON lines, relative to the root of the repository:
     peers of PEERS                  the same for each way of measuring; see peers.py
     peers of PEERS: A | B …         only those rows
     compiled of PEERS               the same where our teacher was compiled
+
+A whole file of Python stands between `<!-- file FILE -->` and `<!-- end of file -->`.
 """
 
 import re
@@ -28,20 +30,22 @@ from tutelage.report.sources import Comparison, Runs, read_source
 from tutelage.stats import mean_and_spread, paired_interval
 from workloads import WORKLOADS
 
-__all__ = ["FILES", "renewed"]
+__all__ = ["FILES", "WITH_CODE", "renewed"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+WITH_CODE = (ROOT / "docs" / "loops.md",)
 _TABLE = re.compile(
     r"(?P<head><!-- (?P<kind>\w+) of (?P<files>[^\s:]+( and [^\s:]+)*)(: (?P<columns>.+?))? -->\n)"
     r".*?(?P<end><!-- end of table -->)",
     re.DOTALL,
 )
+_CODE = re.compile(r"(<!-- file (\S+) -->\n).*?(<!-- end of file -->)", re.DOTALL)
 Line = Mapping[str, Any]
 
 
 def renewed(text: str) -> str:
-    """The text with its tables as the records say."""
+    """The text with its tables as the records say, and with its files as they are."""
 
     def table(found: re.Match[str]) -> str:
         files = [ROOT / file for file in found["files"].split(" and ")]
@@ -52,7 +56,11 @@ def renewed(text: str) -> str:
             made = made if found["columns"] is None else _only(made, found["columns"].split(" | "))
         return f"{found['head']}\n{made}\n\n{found['end']}"
 
-    return _TABLE.sub(table, text)
+    def code(found: re.Match[str]) -> str:
+        head, file, end = found.groups()
+        return f"{head}\n```python\n{(ROOT / file).read_text()}```\n\n{end}"
+
+    return _CODE.sub(code, _TABLE.sub(table, text))
 
 
 def _comparison(file: Path, columns: str | None) -> str:
@@ -226,7 +234,7 @@ _KINDS: Mapping[str, Callable[..., str]] = {
 
 def main() -> None:
     """Rewrites the files, and names those that have changed."""
-    for path in FILES:
+    for path in (*FILES, *WITH_CODE):
         text = path.read_text()
         if (new := renewed(text)) != text:
             write_atomic(path, new)

@@ -1,9 +1,10 @@
 """Distillation in a training loop of one's own, on digits of which 300 have a label.
 
-The loop of ten lines is at the end of `main`; what comes before it, one has already. Its images are
-normalized, as in most loops. The teacher wants them larger and normalized in another way, which is
-its own affair: it is a `Network`.
+The loop is `train`; the rest one has already. Its images are normalized, as in most loops. The
+teacher wants them larger and normalized in another way, which is its own affair: it is a `Network`.
 """
+
+from collections.abc import Iterator, Sequence
 
 import torch
 from sklearn.datasets import load_digits
@@ -11,7 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import tutelage
+from tutelage.distiller import Output
 from tutelage.models import create
+
+MEAN, STD = 0.305, 0.376
+STEPS = 200
 
 
 def pixels_and_labels() -> tuple[Tensor, Tensor]:
@@ -40,30 +45,37 @@ def accuracy(network: nn.Module, images: Tensor, labels: Tensor) -> float:
         return (network.eval()(images).argmax(dim=1) == labels).float().mean().item()
 
 
+def train(
+    pupil: tutelage.Distiller,
+    optimizer: torch.optim.Optimizer,
+    batches: Sequence[tuple[Tensor, Tensor, Tensor]],
+) -> Iterator[Output]:
+    """The loop. Of a batch it takes the images, their labels, and which of these are known."""
+    for step, (images, labels, known) in enumerate(batches):
+        out = pupil(images, labels, has_label=known, progress=step / len(batches))
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+        yield out
+
+
 def main() -> None:
     """Trains a teacher, distills it into a small network, and prints how both do on new digits."""
     torch.manual_seed(0)
     pixels, labels = pixels_and_labels()
     teacher = trained_teacher(pixels[:300], labels[:300])
     student = create("resnet8", num_classes=10, in_channels=1, width=8)
-    mean, std = [0.305], [0.376]
-    images = (pixels - mean[0]) / std[0]
-    known = labels[:1297].clone()
-    known[300:] = -1  # the other labels are not known
-    steps = 200
+    images = (pixels - MEAN) / STD
+    rows = torch.randint(1297, (STEPS, 50))  # of which the first 300 have a label
+    batches = [(images[some], labels[some], some < 300) for some in rows]
 
     hints = tutelage.Schedule("linear", from_=1.0, to=0.0)
     methods = {"kd": (tutelage.KD(temperature=4), 0.9), "hints": (tutelage.FitNetHints(), hints)}
     pupil = tutelage.Distiller(
-        student, teacher, methods=methods, task_weight=0.1, input_normalized=(mean, std)
+        student, teacher, methods=methods, task_weight=0.1, input_normalized=([MEAN], [STD])
     )
     optimizer = torch.optim.SGD(pupil.trainable_parameters(), lr=0.1, momentum=0.9)
-    for step in range(steps):
-        rows = torch.randint(len(known), (50,))
-        out = pupil(images[rows], known[rows], has_label=known[rows] >= 0, progress=step / steps)
-        optimizer.zero_grad()
-        out.loss.backward()
-        optimizer.step()
+    for step, out in enumerate(train(pupil, optimizer, batches)):
         if step % 50 == 0:
             print(step, {name: round(value.item(), 3) for name, value in out.terms.items()})
 

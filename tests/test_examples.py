@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,14 @@ from PIL import Image
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
+FILES = [
+    *("accelerate_loop.py", "boxes.py", "lightning_module.py", "own_loop.py"),
+    "timm_task.py",  # in test_loops.py
+]
+
+
 def test_there_is_a_test_of_every_example():
-    assert sorted(file.name for file in EXAMPLES.glob("*.py")) == ["boxes.py", "own_loop.py"]
+    assert sorted(file.name for file in EXAMPLES.glob("*.py")) == FILES
 
 
 def test_a_loop_of_ones_own_makes_a_student_about_as_good_as_its_teacher(
@@ -25,6 +32,21 @@ def test_a_loop_of_ones_own_makes_a_student_about_as_good_as_its_teacher(
     lines = capsys.readouterr().out.splitlines()
     assert "'hints.hint/layer1': " in lines[0]
     accuracies = dict(re.findall(r"(teacher|student) ([\d.]+)%", "\n".join(lines[-2:])))
+    assert float(accuracies["teacher"]) > 80
+    assert float(accuracies["student"]) > float(accuracies["teacher"]) - 5
+
+
+@pytest.mark.parametrize("name", ["accelerate_loop", "lightning_module"])
+def test_other_loops_teach_too(
+    name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+):
+    torch.set_num_threads(1)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)  # Lightning leaves folders where it is called
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # advice on workers, and what their packages warn of
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    accuracies = dict(re.findall(r"(teacher|student) ([\d.]+)%", capfd.readouterr().out))
     assert float(accuracies["teacher"]) > 80
     assert float(accuracies["student"]) > float(accuracies["teacher"]) - 5
 

@@ -26,6 +26,18 @@ def test_a_table_is_that_of_the_records(path: Path):
     assert TABLES["renewed"](text) == text, "run `make tables`"
 
 
+@pytest.mark.parametrize("path", TABLES["WITH_CODE"], ids=lambda path: path.name)
+def test_a_file_in_a_page_is_the_file(path: Path):
+    text = path.read_text()
+    assert TABLES["renewed"](text) == text, "run `make tables`"
+    files = re.findall(r"<!-- file (\S+) -->", text)
+    assert len(files) == text.count("<!-- end of file -->") >= 4
+    for file in files:
+        assert (ROOT / file).read_text() in text
+    wrong = text.replace("optimizer.step()", "optimizer.stop()")
+    assert TABLES["renewed"](wrong) == text != wrong
+
+
 @pytest.mark.parametrize("path", sorted(ROOT.glob("benchmarks/*.html")), ids=lambda path: path.name)
 def test_a_page_that_is_committed_holds_no_picture_and_belongs_to_the_records(path: Path):
     text = path.read_text(encoding="utf-8")

@@ -1,0 +1,97 @@
+"""Distillation in timm's training script, as one of its tasks.
+
+In train.py, in the place of `task = ClassificationTask(…)`:
+
+    pupil = Distiller(
+        model, teacher, methods={"kd": (KD(), 1.0)},
+        input_normalized=(data_config["mean"], data_config["std"]),
+    )
+    task = DistillationTask(pupil, device=device, dtype=model_dtype)
+
+Augmentation, optimizer, precision, distribution, averaging and checkpoints stay the script's, and
+what it saves is the student's `state_dict`. Labels are class numbers: leave out `--mixup`,
+`--cutmix`, `--smoothing` and `--bce-loss`, of which a distiller knows nothing.
+Tried with timm 1.0.31.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.task import TrainingTask
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import tutelage
+
+
+class DistillationTask(TrainingTask):
+    """Any methods, and any teachers.
+
+    Args:
+        pupil: student, teacher and methods. Told how the loader normalizes.
+        steps: of the whole run, if a weight follows a schedule.
+        device, dtype: where the script trains, and in which precision.
+    """
+
+    def __init__(
+        self,
+        pupil: tutelage.Distiller,
+        steps: int | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(device=device, dtype=dtype)
+        self.trainable_module: nn.Module = pupil.to(device=self.device, dtype=self.dtype)
+        self.steps, self.done = steps, 0
+
+    def prepare_distributed(
+        self, device_ids: list[Any] | None = None, **settings: Any
+    ) -> "DistillationTask":
+        """Wraps the student and what methods learn, and no teacher."""
+        self.trainable_module = DistributedDataParallel(
+            self.trainable_module, device_ids=device_ids, **settings
+        )
+        return self
+
+    def compile(self, backend: str = "inductor", mode: str | None = None, **settings: Any) -> Any:
+        """Compiles student, teacher and methods as one."""
+        self.trainable_module.compile(backend=backend, mode=mode, **settings)
+        return self.get_eval_model()
+
+    def _pupil(self, module: Any, ema: bool) -> tutelage.Distiller | None:
+        """What is inside of a distributed or an averaging module."""
+        found = self.get_trainable_module(ema=ema) if module is None else module
+        while found is not None and not isinstance(found, tutelage.Distiller):
+            found = getattr(found, "module", None)
+        return found
+
+    def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> Any:
+        """The student, or its moving average."""
+        pupil = self._pupil(module, ema)
+        return None if pupil is None else pupil.student
+
+    def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
+        """What methods have learned."""
+        pupil = self._pupil(module, ema)
+        return {} if pupil is None else {"methods": pupil.methods.state_dict(), "done": self.done}
+
+    def load_task_state(
+        self,
+        state: Mapping[str, Any] | None,
+        strict: bool = True,
+        module: nn.Module | None = None,
+        ema: bool = False,
+    ) -> None:
+        """Goes on with what methods had learned."""
+        pupil = self._pupil(module, ema)
+        if state and pupil is not None:
+            pupil.methods.load_state_dict(state["methods"], strict=strict)
+            self.done = state["done"]
+
+    def forward(self, input: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """The loss, the logits, and the terms."""
+        progress = None if self.steps is None else self.done / self.steps
+        out = self.trainable_module(input, target, progress=progress)
+        self.done += 1
+        return {"loss": out.loss, "output": out.output, **out.terms}
