@@ -29,10 +29,12 @@ from tutelage.errors import DataError, NetworkError, RecipeError, RunError, Sett
 from tutelage.evaluation.robustness import robustness
 from tutelage.identity import weights_of
 from tutelage.provenance import digest, versions
+from tutelage.recipes import validate
 from tutelage.records import RunFolder, alone_in
 from tutelage.runs import extras as extras_module
 from tutelage.runs import run as run_module
 from tutelage.runs import train
+from tutelage.runs.caching import cache
 
 Line = dict[str, Any]
 
@@ -773,6 +775,46 @@ def test_lines_are_restamped_though_recipes_have_new_settings(runs: Path, traine
     trained.clear()
     assert run(value, runs) == first
     assert trained == []
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        (lambda content: content["teacher"]["fingerprint"]["views"].pop("cutmix"), True),
+        (lambda content: content["teacher"]["fingerprint"]["views"].update(cutmix=0.5), False),
+        (lambda content: content["teacher"]["fingerprint"]["views"].update(gone=1), False),
+        (lambda content: content.pop("test"), False),
+    ],
+)
+def test_a_store_may_say_more_than_it_did(
+    change: Callable[[dict[str, Any]], Any],
+    taken: bool,
+    runs: Path,
+    trained: list[Any],
+    teacher: Path,
+    tmp_path: Path,
+):
+    store = tmp_path / "store"
+    base = distilled(teacher)
+    base["data"] = {**base["data"], "num_views": 1}
+    cache(validate(base, "test"), store, shown=False)
+    base["teacher"] = {"run": str(teacher), "cache": str(store)}
+    value = spec({"kd": {}}, seeds=[0], base=base)
+    first = run(value, runs)
+    path = file_of(runs)
+    age(path, dict)
+    lines = [json.loads(text) for text in path.read_text().splitlines()]
+    change(lines[1]["parts"]["content"])
+    lines[1]["identity"] = digest(lines[1]["parts"])
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    trained.clear()
+    again = run(value, runs, restamp=True)
+    assert (again == first) == taken
+    assert trained == [("kd-seed0", not taken)]
+    (stamp,) = lines_of(path)[0].get("restamped", [None])
+    assert (stamp and stamp["content"]) == (
+        {"teacher.fingerprint.views.cutmix": 0.0} if taken else None
+    )
 
 
 def test_where_files_lie_and_what_watches_may_differ_in_what_is_restamped(

@@ -246,10 +246,11 @@ class Trials:
         """Takes over a row's lines from older code, if it can be shown to do the same.
 
         Of the lines that differ from what would be run now in the code alone, in settings that
-        their recipes did not have yet, or in the code by which answers to test were measured, the
-        first is run anew; the others follow if it ends in the same weights bit for bit. It reads
-        test only if the measuring code differs, and then answers must be the same, too: that
-        reading is entered in it. What was not measured yet when it was written is entered as well.
+        their recipes, or the fingerprints of their stores, did not have yet, or in the code by
+        which answers to test were measured, the first is run anew; the others follow if it ends in
+        the same weights bit for bit. It reads test only if the measuring code differs, and then
+        answers must be the same, too: that reading is entered in it. What was not measured yet
+        when it was written is entered as well.
 
         Args:
             lines: of one row.
@@ -264,7 +265,9 @@ class Trials:
             then = line["parts"]
             apart = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)}
             measured = _measured_by(line)
-            if not apart <= {"code", "recipe"} or _added(line, recipe) is None:
+            if not apart <= {"code", "recipe", "content"} or _added(line, recipe) is None:
+                continue
+            if _fingerprinted(line, now) is None:
                 continue
             if apart or measured is not None:
                 alike = old.setdefault(line["parts"]["code"], {})
@@ -316,14 +319,18 @@ class Trials:
         for line in lines:
             recipe = spec.recipe(line["settings"], line["seed"])
             stamp = {"code": line["parts"]["code"], "time": time, "commit": git_commit()}
-            added = _added(line, recipe)
-            if added:
-                stamp["settings"] = added
+            now = self.parts(recipe)
+            for what, added in (
+                ("settings", _added(line, recipe)),
+                ("content", _fingerprinted(line, now)),
+            ):
+                if added:
+                    stamp[what] = added
             if measured is not None and (known := _measured_by(line)) is not None:
                 stamp["measured"] = known
                 line["record"]["measured"]["test"] = dict(measured)
             line.setdefault("restamped", []).append(stamp)
-            line["parts"] = self.parts(recipe)
+            line["parts"] = now
             line["identity"] = digest(line["parts"])
         texts = [json.dumps(line, allow_nan=False) + "\n" for line in self._lines]
         write_atomic(self._records, "".join(texts))
@@ -355,6 +362,14 @@ def _added(line: Line, recipe: Recipe) -> dict[str, Any] | None:
     if then["methods"].keys() != now["methods"].keys():
         return None
     return _more(then, now, "")
+
+
+def _fingerprinted(line: Line, now: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the fingerprint of a line's store did not say yet; None if the content is another."""
+    found = _more(line["parts"]["content"], now["content"], "")
+    if found is None or not all(key.startswith("teacher.fingerprint.") for key in found):
+        return None
+    return found
 
 
 def _more(then: Any, now: Any, above: str) -> dict[str, Any] | None:
