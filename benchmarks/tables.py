@@ -10,6 +10,7 @@ JSON lines, relative to the root of the repository:
     peers of PEERS                  the same for each way of measuring; see peers.py
     peers of PEERS: A | B …         only those rows
     compiled of PEERS               the same where our teacher was compiled
+    int8 of EXPORTS                 what each format costs and says; see int8.py
 
 A whole file of Python stands between `<!-- file FILE -->` and `<!-- end of file -->`.
 """
@@ -224,11 +225,62 @@ def _spread(value: Mapping[str, float]) -> str:
     return f"{value['median']:.4g} ({value['low']:.4g} … {value['high']:.4g})"
 
 
+def _int8(file: Path) -> str:
+    newest = {
+        tuple(line["result"][key] for key in ("network", "stage", "form", "seed")): line["result"]
+        for line in read_lines(file)
+    }
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for (network, stage, form, _), result in newest.items():
+        groups.setdefault((network, stage, form), []).append(result)
+    cells = [
+        ["network", "run", "file", "seeds", "network %", "file %", "MB", "latency / PyTorch's"]
+    ]
+    for (network, stage, form), results in groups.items():
+        sizes = [one["bytes"]["exported"] / 1e6 for one in results]
+        ratios = [one["latency_ms"]["exported"] / one["latency_ms"]["network"] for one in results]
+        cells.append(
+            [
+                *(network, stage, form, str(len(results))),
+                _mean(_percents(results, "network")),
+                _mean(_percents(results, "exported")),
+                *(f"{fmean(sizes):.2f}", f"{fmean(ratios):.2f}"),
+            ]
+        )
+    notes = []
+    for (network, stage, form), results in groups.items():
+        if not stage.startswith("rounds") or len(results) < 2:
+            continue
+        over = {
+            other: paired_interval(
+                _percents(results, "exported"), _percents(groups[network, other, form], "exported")
+            )
+            for other in ("first", "goes on")
+        }
+        shown = all(one.low > 0 for one in over.values())
+        said = ", ".join(
+            f"{one.mean:+.2f} ({one.low:+.2f} … {one.high:+.2f}) over “{other}”"
+            for other, one in over.items()
+        )
+        notes.append(f"{network}, {form}, after the run that rounded: {said}; {_word(shown)}.")
+    return markdown(cells, notes)
+
+
+def _percents(results: Iterable[Mapping[str, Any]], whose: str) -> list[float]:
+    ordered = sorted(results, key=lambda one: one["seed"])
+    return [100 * one["parity"]["accuracy"][whose] for one in ordered]
+
+
+def _word(shown: bool) -> str:
+    return "shown" if shown else "not shown"
+
+
 _KINDS: Mapping[str, Callable[..., str]] = {
     "stores": _stores,
     "steps": _steps,
     "peers": _peers,
     "compiled": partial(_peers, compiled=True),
+    "int8": _int8,
 }
 
 
