@@ -251,28 +251,23 @@ def _int8(file: Path) -> str:
     for (network, stage, form), results in groups.items():
         if not stage.startswith("rounds") or len(results) < 2:
             continue
-        over = {
-            other: paired_interval(
-                _percents(results, "exported"), _percents(groups[network, other, form], "exported")
-            )
-            for other in ("first", "goes on")
-        }
-        shown = all(one.low > 0 for one in over.values())
-        said = ", ".join(
-            f"{one.mean:+.2f} ({one.low:+.2f} … {one.high:+.2f}) over “{other}”"
-            for other, one in over.items()
+        said, shown = [], True
+        for other in ("first", "goes on"):
+            than = groups.get((network, other, form), [])
+            apart = paired_interval(_percents(results, "exported"), _percents(than, "exported"))
+            assert apart is not None, "as many seeds of each"
+            shown = shown and apart.low > 0
+            said.append(f"{apart.mean:+.2f} ({apart.low:+.2f} … {apart.high:+.2f}) over “{other}”")
+        notes.append(
+            f"{network}, {form}, after the run that rounded: {', '.join(said)}; "
+            f"{'shown' if shown else 'not shown'}."
         )
-        notes.append(f"{network}, {form}, after the run that rounded: {said}; {_word(shown)}.")
     return markdown(cells, notes)
 
 
 def _percents(results: Iterable[Mapping[str, Any]], whose: str) -> list[float]:
     ordered = sorted(results, key=lambda one: one["seed"])
     return [100 * one["parity"]["accuracy"][whose] for one in ordered]
-
-
-def _word(shown: bool) -> str:
-    return "shown" if shown else "not shown"
 
 
 _KINDS: Mapping[str, Callable[..., str]] = {

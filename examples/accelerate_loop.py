@@ -26,8 +26,8 @@ def train(
 ) -> Iterator[Output]:
     """The loop: as without accelerate, but for `prepare` and `backward`."""
     model, optimizer, batches = accelerator.prepare(pupil, optimizer, batches)
-    for step, (images, labels, known) in enumerate(batches):
-        out = model(images, labels, has_label=known, progress=step / len(batches))
+    for step, (images, labels) in enumerate(batches):
+        out = model(images, labels, progress=step / len(batches))
         optimizer.zero_grad()
         accelerator.backward(out.loss)
         optimizer.step()
@@ -45,8 +45,8 @@ def main() -> None:
         student, teacher, methods={"kd": (tutelage.KD(), 1.0)}, input_normalized=([MEAN], [STD])
     )
     optimizer = torch.optim.SGD(pupil.trainable_parameters(), lr=0.1, momentum=0.9)
-    images, known = (pixels - MEAN) / STD, torch.arange(len(pixels)) < 300
-    digits = TensorDataset(images[:1297], labels[:1297], known[:1297])
+    images = (pixels - MEAN) / STD
+    digits = TensorDataset(images[:1297], labels[:1297])
     drawn = RandomSampler(digits, replacement=True, num_samples=50 * STEPS)
     batches = DataLoader(digits, batch_size=50, sampler=drawn)
     for step, out in enumerate(train(pupil, optimizer, batches, accelerator)):

@@ -1,6 +1,6 @@
 """Distillation as a module of Lightning, on digits: `python examples/lightning_module.py`.
 
-Needs `pip install lightning`. Terms of the loss appear in its loggers under their names.
+Needs `pip install lightning`. Terms of the loss appear in its loggers as `train/NAME`.
 """
 
 import torch
@@ -25,11 +25,11 @@ class Distilled(LightningModule):
         super().__init__()
         self.pupil, self.lr = pupil, lr
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of images, labels, and which of these are known."""
-        images, labels, known = batch
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss of images and labels."""
+        images, labels = batch
         done = self.global_step / self.trainer.estimated_stepping_batches
-        out = self.pupil(images, labels, has_label=known, progress=done)
+        out = self.pupil(images, labels, progress=done)
         self.log_dict({f"train/{name}": value for name, value in out.terms.items()})
         return out.loss
 
@@ -47,8 +47,8 @@ def main() -> None:
     pupil = tutelage.Distiller(
         student, teacher, methods={"kd": (tutelage.KD(), 1.0)}, input_normalized=([MEAN], [STD])
     )
-    images, known = (pixels - MEAN) / STD, torch.arange(len(pixels)) < 300
-    digits = TensorDataset(images[:1297], labels[:1297], known[:1297])
+    images = (pixels - MEAN) / STD
+    digits = TensorDataset(images[:1297], labels[:1297])
     trainer = Trainer(max_epochs=8, logger=False, enable_checkpointing=False)
     trainer.fit(Distilled(pupil, lr=0.1), DataLoader(digits, batch_size=50, shuffle=True))
     print(f"teacher {accuracy(teacher.cpu(), pixels[1297:], labels[1297:]):.1%}")

@@ -2,16 +2,23 @@
 
 In train.py, in the place of `task = ClassificationTask(…)`:
 
-    pupil = Distiller(
-        model, teacher, methods={"kd": (KD(), 1.0)},
+    import tutelage
+    from timm_task import DistillationTask
+
+    teacher = timm.create_model("resnet50", pretrained=True, num_classes=args.num_classes)
+    pupil = tutelage.Distiller(
+        model,
+        teacher,
+        methods={"kd": (tutelage.KD(), 1.0)},
         input_normalized=(data_config["mean"], data_config["std"]),
+        image_size=data_config["input_size"],
     )
     task = DistillationTask(pupil, device=device, dtype=model_dtype)
 
-Augmentation, optimizer, precision, distribution, averaging and checkpoints stay the script's, and
-what it saves is the student's `state_dict`. Labels are class numbers: leave out `--mixup`,
-`--cutmix`, `--smoothing` and `--bce-loss`, of which a distiller knows nothing.
-Tried with timm 1.0.31.
+Augmentation, precision, distribution, averaging and checkpoints stay the script's, and what it
+saves is the student's `state_dict`. Labels are class numbers: leave out `--mixup` and `--cutmix`;
+`--smoothing` and `--bce-loss` have no effect. Of the optimizer's options `--layer-decay`, and the
+exceptions that a student makes from weight decay, are not known to it.
 """
 
 from collections.abc import Mapping
@@ -30,7 +37,7 @@ class DistillationTask(TrainingTask):
 
     Args:
         pupil: student, teacher and methods. Told how the loader normalizes.
-        steps: of the whole run, if a weight follows a schedule.
+        steps: batches of the whole run, if a weight follows a schedule.
         device, dtype: where the script trains, and in which precision.
     """
 
@@ -68,6 +75,8 @@ class DistillationTask(TrainingTask):
 
     def get_eval_model(self, module: nn.Module | None = None, ema: bool = False) -> Any:
         """The student, or its moving average."""
+        if module is None and ema and hasattr(self, "eval_model_ema"):
+            return self.eval_model_ema  # compiled
         pupil = self._pupil(module, ema)
         return None if pupil is None else pupil.student
 

@@ -20,6 +20,7 @@ from tutelage.distiller import Distiller
 from tutelage.methods import KD, FitNetHints
 from tutelage.models.cifar_resnet import cifar_resnet
 from tutelage.models.network import Network
+from tutelage.teachers import LiveTeacher
 
 STEPS = 5
 
@@ -74,9 +75,10 @@ def look(norms: str, how: str, rank: int, world: int) -> dict[str, Any]:
     alone, pupil = new_pupil(norms), new_pupil(norms)
     began = {name: value.detach().clone() for name, value in pupil.named_parameters()}
     teacher = pupil.teachers[0]
+    assert isinstance(teacher, LiveTeacher)
     taught = [one.detach().clone() for one in teacher.network.parameters()]
     if how == "ddp":
-        model: nn.Module = DistributedDataParallel(pupil)
+        model: Any = DistributedDataParallel(pupil)
     else:
         for name in ("layer1", "layer2", "layer3"):
             fully_shard(pupil.student.module.get_submodule(name))
@@ -110,8 +112,9 @@ def main() -> None:
     distributed.init_process_group("gloo")
     rank, world = distributed.get_rank(), distributed.get_world_size()
     found: dict[str, Any] = {"processes": world}
-    for norms, how in (("group", "ddp"), ("frozen", "ddp"), ("live", "ddp"), ("frozen", "fsdp")):
-        found[f"{norms}, {how}"] = look(norms, how, rank, world)
+    for how in ("ddp", "fsdp"):
+        for norms in ("group", "frozen", "live"):
+            found[f"{norms}, {how}"] = look(norms, how, rank, world)
     if rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(found))
     distributed.destroy_process_group()

@@ -41,7 +41,6 @@ def test_other_loops_teach_too(
     name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ):
     torch.set_num_threads(1)
-    monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)  # Lightning leaves folders where it is called
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice on workers, and what their packages warn of

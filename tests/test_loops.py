@@ -3,7 +3,8 @@
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from small_run import loader, metrics, settings, tiny, train_tiny
 from timm.optim import create_optimizer_v2  # pyright: ignore[reportPrivateImportUsage]
+from timm.utils.model import unwrap_model
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,25 +22,20 @@ from tutelage.distiller import Distiller, Schedule
 from tutelage.engine.optim import sgd
 from tutelage.methods import KD, FitNetHints
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 STEPS = settings().steps
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
 @pytest.fixture(autouse=True)
-def _examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As if an example was called where it lies; with one thread, as the engine here."""
-    threads = torch.get_num_threads()
+def _one_thread() -> None:
+    """As the engine here."""
     torch.set_num_threads(1)
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    yield
-    torch.set_num_threads(threads)
 
 
 def example(name: str) -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of others' packages, while they are loaded
-        return pytest.importorskip(name)
+        return import_module(name)
 
 
 def new_pupil(*, scheduled: bool = True) -> Distiller:
@@ -60,7 +57,7 @@ def batches() -> list[Batch]:
 
 
 class Listed(torch.utils.data.Dataset):
-    """Whole batches."""
+    """Whole batches: images, and labels that are all known."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         self.batches = batches
@@ -68,8 +65,10 @@ class Listed(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, place: int) -> Batch:
-        return self.batches[place]
+    def __getitem__(self, place: int) -> tuple[Tensor, Tensor]:
+        images, labels, known = self.batches[place]
+        assert known.all()
+        return images, labels
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_plain_pytorch(batches: list[Batch], engine: tuple[list[float], Distille
 
 def test_accelerate(batches: list[Batch], engine: tuple[list[float], Distiller]):
     pupil = new_pupil()
-    data = DataLoader(Listed(batches), batch_size=None)
+    data = DataLoader(Listed(batches), batch_size=None)  # all are labelled
     train = example("accelerate_loop").train
     found = train(pupil, new_optimizer(pupil), data, Accelerator(cpu=True))
     same([out.loss.item() for out in found], pupil, engine)
@@ -109,7 +108,7 @@ def test_lightning(batches: list[Batch], engine: tuple[list[float], Distiller], 
     losses: list[float] = []
 
     class Watched(module.Distilled):
-        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
             loss = super().training_step(batch, batch_idx)
             losses.append(loss.item())
             return loss
@@ -180,6 +179,22 @@ def test_timm_saves_a_student_as_it_saves_any_and_goes_on(batches: list[Batch]):
     going_on = new_optimizer(second.trainable_module)
     going_on.load_state_dict(optimizer.state_dict())
     assert by_script(second, going_on, batches[3:]) == pytest.approx(losses[3:], rel=1e-6)
+
+
+def test_timm_knows_networks_that_say_nothing_of_their_size(batches: list[Batch]):
+    """As `model` in the script is."""
+    student, teacher = tiny(dropout=0.0).module, tiny(5, width=6).module
+    pupil = Distiller(
+        student,
+        teacher,
+        methods={"kd": (KD(), 1.0)},
+        input_normalized=([0.5], [0.5]),
+        image_size=(1, 8, 8),
+    )
+    task = example("timm_task").DistillationTask(pupil)
+    losses = by_script(task, new_optimizer(pupil), batches)
+    assert losses[-1] < losses[0]
+    assert unwrap_model(task.get_eval_model()) is student
 
 
 def test_timm_optimizes_what_is_trained():

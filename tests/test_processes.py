@@ -30,7 +30,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return read
 
 
-CASES = ["group, ddp", "frozen, ddp", "frozen, fsdp"]
+CASES = ["group, ddp", "frozen, ddp", "group, fsdp", "frozen, fsdp"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -53,7 +53,7 @@ def test_what_methods_learn_is_trained_and_a_teacher_is_left_alone(
 
 
 def test_statistics_of_batch_norms_are_of_a_process(found: dict[str, Any]):
-    """As the documents say, with the size of it."""
+    """As the documents say; the networks are the same, and so is the size of the losses."""
     one, both = found["live, ddp"]["one"], found["live, ddp"]["all"]
-    print(one, both)
-    assert 1e-4 < max(abs(x - y) for x, y in zip(one, both, strict=True)) < 1
+    assert abs(one[0] - both[0]) > 1e-3
+    assert both == pytest.approx(one, rel=0.2)

@@ -59,13 +59,13 @@ IN_EACH_STEP: dict[str, set[str]] = {
         "_to_float32",
     },
     "models/fake_quantization.py": {
-        "_RoundedWeight.forward",
-        "_RoundedMap.forward",
-        "_RoundedMap.rounded",
+        "_rounded_weight",
+        "_Range.forward",
+        "_Range.rounded",
         "FakeQuantization.follow",
-        "_round_given",
-        "_round_pooled",
-        "_round_put",
+        "_begin",
+        "_end",
+        "_put",
     },
     "models/depth_dynamic.py": {
         "DepthDynamic.call_all",
@@ -109,6 +109,7 @@ HOST_NAMES = {
     "num_labelled",  # a number, or None
     "num_pictures",  # a length
     "num_points",  # a length
+    "args",  # of a call
     "height",  # of a map
     "width",  # of a map
 }

@@ -18,7 +18,7 @@ from tutelage.errors import CheckpointError, ExportError, SettingError
 from tutelage.exporting import About, Form, just_made, make, open_file
 from tutelage.exporting.extras import needed
 from tutelage.models.cifar_resnet import cifar_resnet
-from tutelage.models.fake_quantization import FakeQuantization, _RoundedMap
+from tutelage.models.fake_quantization import FakeQuantization, _Range
 from tutelage.models.network import Network
 from tutelage.types import InputSpec
 
@@ -88,7 +88,7 @@ def test_rounding_in_training_is_what_the_file_will_do(form: Form, tmp_path: Pat
     assert form.target != "torch"
     FakeQuantization(network, shown[:2], form.target)
     for one in network.modules():  # ranges from what the file was calibrated with
-        one.training = isinstance(one, _RoundedMap)
+        one.training = isinstance(one, _Range)
     network(torch.cat(ranging))
     ours = network.eval()(shown).detach()
     size, seen = (float((one - plain).square().mean()) for one in (file, ours))

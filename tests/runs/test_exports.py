@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import timm
 import torch
@@ -23,7 +24,7 @@ from tutelage.errors import (
     RunError,
     SettingError,
 )
-from tutelage.exporting import About, Form, Tolerance, just_made
+from tutelage.exporting import About, Form, Tolerance, compare, just_made
 from tutelage.models.network import Network
 from tutelage.models.saved import load
 from tutelage.recipes import read_mapping
@@ -76,6 +77,8 @@ def test_the_record_knows_it(exported: RunFolder):
         record["students"]["student"]["agreement"]
     )
     assert entry["weights"] == record["students"]["student"]["weights"]
+    assert entry["versions"]["onnxruntime"] == onnxruntime.__version__
+    assert "executorch" not in entry["versions"]
     reading = record["readings"][-1]
     assert reading["command"] == "tutelage export pupil"
     assert reading["purpose"] == "comparing the exported onnx-fp32 with the network"
@@ -119,6 +122,34 @@ def test_a_last_run_may_learn_to_be_rounded(runs: Path, pupil: RunFolder, tmp_pa
     shutil.rmtree(pupil.path)  # an export needs the run itself alone
     done = export(made.folder, Form(precision="int8"), tolerance=Tolerance(None, 100.0))
     assert "quantization: onnx" in (done.folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("trained_for", "precision", "hinted"),
+    [(None, "int8", True), ("executorch", "int8", True), ("onnx", "int8", False),
+     (None, "fp32", False)],
+)  # fmt: skip
+def test_a_drop_by_rounding_is_refused_with_what_may_help(
+    pupil: RunFolder,
+    trained_for: Any,
+    precision: Any,
+    hinted: bool,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    record = pupil.read_record()
+    record["recipe"]["train"]["quantization"] = trained_for
+    records.write_json(pupil.record, record)
+
+    def worse(*answers: Any) -> dict[str, Any]:
+        found = compare(*answers)
+        found["accuracy"]["exported"] -= 0.5
+        return found
+
+    monkeypatch.setattr(exports, "compare", worse)
+    with pytest.raises(ExportError, match="was not written: it is right on") as caught:
+        export(pupil.path, Form(precision=precision))
+    hint = "go on for a short run with train.quantization=onnx, or allow more"
+    assert (hint in str(caught.value)) == hinted
 
 
 def test_beyond_the_tolerance_nothing_is_written_but_the_reading(pupil: RunFolder):

@@ -1,6 +1,6 @@
 """Student, teachers, methods and weights as one module: images in, loss out.
 
-It fits into any loop: `examples/own_loop.py` is one of ten lines. The engine uses nothing else.
+It fits into any loop: see `examples/own_loop.py`. The engine uses nothing else.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -291,6 +291,10 @@ class Distiller(nn.Module):
         if self.aggregator is not None and others:
             groups.append({"params": others, "lr_factor": self.aggregator.lr_factor})
         return groups
+
+    def example(self) -> Float[Tensor, "2 c h w"]:
+        """Gray pictures as the student takes them, for a dry run."""
+        return self.student.example(self._image_size)
 
     @property
     def teacher_taps(self) -> tuple[str, ...]:

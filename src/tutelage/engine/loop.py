@@ -188,7 +188,6 @@ class Session:
                 if isinstance(teacher, StoredTeacher):
                     teacher.stay_eager()
             distiller.compile()
-        self._rounded = self._round(data)
         self._module = self._accelerator.prepare_model(distiller)
         self._optimizer = self._accelerator.prepare_optimizer(self._raw)
         # The loss is averaged over processes and micro-batches.
@@ -199,14 +198,11 @@ class Session:
         self._average = None if decay is None else Average(student, decay)
         self._at, self._began = Progress(), time.perf_counter()
         self.ended: str | None = None
-
-    def _round(self, data: TrainLoader) -> FakeQuantization | None:
-        """Makes the student compute as if in int8, if that is set."""
-        runtime = self._settings.quantization
-        if runtime is None:
-            return None
-        batch = move(data.batch(0), self._device, channels_last=self._settings.channels_lie_last)
-        return FakeQuantization(self._distiller.student, batch.images[:2], runtime)
+        # At last: from here on `close` gives the student back.
+        self._rounded = None
+        if settings.quantization is not None:
+            images = distiller.example()
+            self._rounded = FakeQuantization(distiller.student, images, settings.quantization)
 
     def begin(self, seed: int) -> None:
         """Begins the run, or goes on where its newest checkpoint stands."""
@@ -360,14 +356,16 @@ class Session:
 
     def close(self) -> None:
         """Gives the module back as it came, but trained, averaged if so set, and in eval mode."""
-        for tracker in self._accelerator.trackers:  # `end_training` would end all processes' group
-            tracker.finish()
-        self._accelerator.unwrap_model(self._module, keep_fp32_wrapper=False)
-        if self._average is not None:
-            self._average.take_over()
-        if self._rounded is not None:
-            self._rounded.remove()
-        self._distiller.eval()
+        try:
+            for tracker in self._accelerator.trackers:  # not `end_training`: it ends the group
+                tracker.finish()
+            self._accelerator.unwrap_model(self._module, keep_fp32_wrapper=False)
+            if self._average is not None:
+                self._average.take_over()
+        finally:
+            if self._rounded is not None:
+                self._rounded.remove()
+            self._distiller.eval()
 
     def trained(
         self, signal: int | None, peak: dict[str, Any], profile: tuple[Dear, ...]

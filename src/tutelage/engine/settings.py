@@ -6,6 +6,7 @@ from math import inf
 from typing import Any, ClassVar, Literal
 
 from tutelage.errors import SettingError
+from tutelage.models.fake_quantization import Runtime
 
 __all__ = ["OPEN", "EarlyStopping", "TrainSettings"]
 
@@ -55,8 +56,9 @@ class TrainSettings:
         average: decay of a moving average of the student's weights (EMA), such as 0.999; that is
             what is validated, saved and measured. None: there is none.
         quantization: the student computes as it will in int8 in this runtime, so that it learns
-            weights that rounding hurts little (see `models.fake_quantization`). Saved are weights
-            before rounding. Needs fp32. None: there is no rounding.
+            weights that rounding hurts little (see `models.fake_quantization`). What is validated
+            meanwhile is rounded; what is saved, and measured at the end, is not. Needs fp32. None:
+            there is no rounding.
         precision: "bf16" runs under autocast; "fp32" does not. "auto": see `engine.choosing`.
         channels_last: memory format of images and convolutions; faster on most devices, or "auto".
         compile: compile the step with torch.compile.
@@ -83,7 +85,7 @@ class TrainSettings:
     schedule: dict[str, Any] = field(default_factory=lambda: {"name": "one_cycle"})
     clip: float | None = None
     average: float | None = None
-    quantization: Literal["onnx", "executorch"] | None = None
+    quantization: Runtime | None = None
     precision: Literal["auto", "fp32", "bf16"] = "bf16"
     channels_last: bool | Literal["auto"] = True
     compile: bool = False
@@ -139,13 +141,13 @@ class TrainSettings:
             )
         if self.quantization is not None and self.precision != "fp32":
             raise SettingError(
-                f"quantization rounds to 8 bits, which must be computed in fp32, but precision is "
+                "quantization rounds to 8 bits, which must be computed in fp32, but precision is "
                 f"{self.precision}. Set train.precision to fp32."
             )
         if self.quantization is not None and self.compile:
             raise SettingError(
-                "A step that rounds as int8 does is not compiled. Leave one of compile and "
-                "quantization out."
+                f"A step that rounds as int8 does is not compiled, but quantization is "
+                f"{self.quantization} and compile is true. Leave one of them out."
             )
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise SettingError(f"max_minutes must be above 0, not {self.max_minutes}.")

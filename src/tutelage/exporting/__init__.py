@@ -1,6 +1,7 @@
 """Networks in files that other runtimes run: written, read again, compared."""
 
 from tutelage.exporting.card import card as card
+from tutelage.exporting.extras import versions_of as versions_of
 from tutelage.exporting.files import EXPORTED as EXPORTED
 from tutelage.exporting.files import is_exported as is_exported
 from tutelage.exporting.files import just_made as just_made

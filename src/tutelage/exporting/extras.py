@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 from types import ModuleType
 
 from tutelage.errors import SettingError
 
-__all__ = ["needed", "quiet"]
+__all__ = ["needed", "quiet", "versions_of"]
 
 _EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"}
 _EXTRAS |= {"executorch": "executorch", "torchao": "executorch"}
@@ -37,6 +38,11 @@ def needed(*names: str) -> ModuleType:
             ) from None
     assert module is not None
     return module
+
+
+def versions_of(extra: str) -> dict[str, str]:
+    """Package → version, of those that an extra brings; none for what is no extra."""
+    return {name: version(name) for name, brings in _EXTRAS.items() if brings == extra}
 
 
 @contextmanager

@@ -83,18 +83,15 @@ def compare(
     }
 
 
-_LEARN = ", let the network learn to be rounded by a short run with train.quantization"
-
-
 def require_parity(
-    found: dict[str, Any], tolerance: Tolerance, what: str, *, rounded: bool = False
+    found: dict[str, Any], tolerance: Tolerance, what: str, *, remedy: str = ""
 ) -> None:
     """Refuses a file that says something else.
 
     Args:
         found: as `compare` returns it.
         what: the form's name.
-        rounded: it computes with whole numbers, and the network has not learned to.
+        remedy: against a drop, beside the usual ones.
 
     Raises:
         ExportError: it is beyond the tolerance.
@@ -113,6 +110,6 @@ def require_parity(
         raise ExportError(
             f"{what} was not written: it is right on {100 * exported:.1f} % of "
             f"{found['pictures']} test pictures and the network on {100 * network:.1f} %, a drop "
-            f"of {drop:.1f} points where {tolerance.drop:g} are allowed. Take another precision"
-            f"{_LEARN * rounded}, or allow more with --max-drop."
+            f"of {drop:.1f} points where {tolerance.drop:g} are allowed. Take another "
+            f"precision, {f'{remedy}, ' if remedy else ''}or allow more with --max-drop."
         )

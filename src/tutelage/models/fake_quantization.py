@@ -2,27 +2,32 @@
 
 Rounded are, as in static int8 inference,
 
-- weights of convolutions and linear layers: symmetric, one scale per output channel;
+- weights of convolutions (not transposed ones) and linear layers: symmetric, one scale per output
+  channel;
 - what these layers are given, and what they, or the batch norms behind them, put out, unless that
-  goes into a clipping activation, a norm or such a layer first: 256 levels, one scale per tensor;
-- for ExecuTorch, which gives the mean over a map the map's own scale, both of these where a layer
-  is given such a mean.
+  goes into a clipping activation, a batch norm or such a layer first: 256 levels, of which one is
+  zero, and one scale per tensor;
+- for ExecuTorch, which gives the mean over a map's places the map's own scale: the map, and the
+  mean, where such a layer is given one.
 
-Not rounded is what else is computed with maps (other sums, gates, attention), and ranges are those
-seen, while ExecuTorch leaves out rare large values. A batch norm needs no folding for it: to
-multiply a channel's weights multiplies their scale. The gradient goes through the rounding as if it
-were not there, and not to what lies outside of the range (the straight-through estimator; Jacob et
-al., *Quantization and training of neural networks for efficient integer-arithmetic-only inference*,
-CVPR 2018).
+Not rounded is what else is computed with maps: sums, gates, attention, and what pooling is given.
+A layer that is called several times has one range for all calls. Ranges are means of those seen,
+while ONNX's are the widest of the calibration pictures and ExecuTorch leaves out rare large values.
+A batch norm needs no folding for it: to multiply a channel's weights multiplies their scale.
+
+The gradient goes through the rounding as if it were not there, and not to what lies outside of the
+range (the straight-through estimator; Jacob et al., *Quantization and training of neural networks
+for efficient integer-arithmetic-only inference*, CVPR 2018).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, final
 
 import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.modules.batchnorm import _BatchNorm  # of all dimensions, and over processes
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,83 +38,79 @@ from tutelage.taps import evaluating
 __all__ = ["FakeQuantization", "Runtime"]
 
 Runtime = Literal["onnx", "executorch"]
+"""Whose int8."""
 
 _STEPS: dict[Runtime, int] = {"onnx": 64, "executorch": 127}
 """From 0 to a channel's largest weight: seven bits in our ONNX files, eight in ExecuTorch's."""
 
-_LEVELS = 255
+_HIGHEST = 255
+"""Levels are numbered from 0."""
 _NEW = 0.01
-"""Of a range, at each step, is the step's own."""
+"""Of a range, is the newest call's own; in the first 100 calls each counts alike."""
 _SETTLED = 0.5
-"""Part of the run after which ranges and the statistics of norms stay."""
+"""Part of the run after which ranges and the statistics of batch norms stay."""
 
-_GIVEN, _PUT = "rounds_input", "rounds_output"
+_RANGES = "quantization"
+"""The network's sub-module that holds the ranges."""
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ROUND_LATER = {
     *("relu", "hardtanh", "clamp", "clamp_min"),
     *("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"),
     *("convolution", "addmm", "mm"),
 }
 """Operations whose output is rounded, or that round what they are given."""
-_MEANS = {"mean", "_adaptive_avg_pool2d", "avg_pool2d"}
+_MULTIPLY = {"convolution", "linear", "t", "addmm", "mm"}
+"""Operations that take a weight as it is; `t` turns a linear layer's over for the next."""
 _RESHAPES = {"view", "_unsafe_view", "squeeze", "clone", "alias"}
 
 
-@final
-class _RoundedWeight(nn.Module):
-    """A weight as whole numbers times a scale per output channel (the first dimension)."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._steps = steps
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The weight's value for the forward pass."""
-        plain = weight.detach()
-        largest = plain.abs().amax(dim=tuple(range(1, plain.ndim)), keepdim=True)
-        scale = largest.clamp(min=torch.finfo(plain.dtype).tiny * self._steps) / self._steps
-        return weight + ((plain / scale).round() * scale - plain)
+def _rounded_weight(weight: Tensor, steps: int) -> Tensor:
+    """The values of a weight (out, ...) as whole numbers, at most `steps`, times a scale each."""
+    plain = weight.detach()
+    largest = plain.abs().amax(dim=tuple(range(1, plain.ndim)), keepdim=True)
+    scale = largest.clamp(min=torch.finfo(plain.dtype).tiny * steps) / steps
+    return weight + ((plain / scale).round() * scale - plain)
 
 
 @final
-class _RoundedMap(nn.Module):
-    """A tensor as whole numbers from 0 to 255, less one for zero, times one scale.
+class _Range(nn.Module):
+    """Rounds a tensor of any shape to whole numbers from 0 to 255, shifted, times one scale.
 
     Attributes:
-        low, high: the range, a moving average of the steps' own; it always holds 0.
-        seen: whether there is one yet; before, nothing is rounded.
+        low, high: the range; it always holds 0.
+        calls: of which it is made; before the first, nothing is rounded.
     """
 
     low: Tensor
     high: Tensor
-    seen: Tensor
+    calls: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("low", "high"):
+        for name in ("low", "high", "calls"):
             self.register_buffer(name, torch.zeros(()))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.bool))
 
     def forward(self, values: Tensor) -> Tensor:
         """The values for the forward pass; in train mode the range takes them in."""
         if self.training:
             low, high = values.detach().aminmax()
-            new = torch.where(self.seen, _NEW, 1.0)
+            self.calls.add_(1)
+            new = (1 / self.calls).clamp(min=_NEW)
             self.low.lerp_(low.clamp(max=0), new)
             self.high.lerp_(high.clamp(min=0), new)
-            self.seen.fill_(value=True)
         return self.rounded(values)
 
     def rounded(self, values: Tensor) -> Tensor:
         """Values of this tensor, or of another with the same scale."""
         # Copies: a module may be called again, and take more in, before the backward pass.
-        low, high, seen = self.low.clone(), self.high.clone(), self.seen.clone()
-        tiny = torch.finfo(values.dtype).tiny * _LEVELS
-        scale = (high - low).clamp(min=tiny) / _LEVELS
+        low, high, seen = self.low.clone(), self.high.clone(), self.calls > 0
+        tiny = torch.finfo(values.dtype).tiny * _HIGHEST
+        scale = (high - low).clamp(min=tiny) / _HIGHEST
         zero = (-low / scale).round()
-        inside = torch.minimum(torch.maximum(values, -zero * scale), (_LEVELS - zero) * scale)
-        plain = inside.detach()
+        lowest, highest = -zero * scale, (_HIGHEST - zero) * scale
+        plain = values.detach().clamp(lowest, highest)
+        # Not clamp(values): its gradient at the bounds, where ReLU's zeros are, would be a half.
+        inside = torch.where((values >= lowest) & (values <= highest), values, plain)
         rounded = inside + ((plain / scale).round() * scale - plain)
         return torch.where(seen, rounded, values)
 
@@ -118,8 +119,8 @@ class _RoundedMap(nn.Module):
 class FakeQuantization:
     """Makes a network compute as if in int8, until `remove` is called.
 
-    Its parameters stay the objects that they are; ranges become buffers of the network, so that a
-    checkpoint holds them.
+    Its modules and parameters stay as they are. Ranges are buffers of the network, so that a
+    checkpoint holds them. It cannot be compiled meanwhile.
 
     Args:
         network: in float32; is changed in place.
@@ -127,85 +128,116 @@ class FakeQuantization:
         runtime: as whose int8.
 
     Raises:
-        NetworkError: it has no convolution and no linear layer, or one whose weight is computed.
+        NetworkError: it has no layer that could be rounded, or sub-nets, or a layer that does more
+            than its weight says; it is then as it was.
     """
 
     def __init__(
         self, network: Network, images: Float32[Tensor, "n c h w"], runtime: Runtime
     ) -> None:
-        modules = dict(network.module.named_modules())
-        self._layers = {name: one for name, one in modules.items() if isinstance(one, _LAYERS)}
-        self._norms = [one for one in modules.values() if isinstance(one, _NORMS)]
-        if not self._layers:
+        _require_rounding(network)
+        watch = _watch(network, images)
+        if not watch.called:
             raise NetworkError(
-                "The student has no convolution and no linear layer, so there is nothing to "
-                "quantize. Leave train.quantization out."
+                "No convolution and no linear layer of the student is called, so there is nothing "
+                "to quantize. Leave train.quantization out."
             )
-        for name, layer in self._layers.items():
-            if parametrize.is_parametrized(layer):
-                raise NetworkError(
-                    f"The weight of {name!r} is computed from others, so it cannot be quantized "
-                    "in training. Leave train.quantization out."
-                )
-        seen = _watch(network, images, modules)
-        pooled = seen.pooled if runtime == "executorch" else {}
-        self._maps: list[_RoundedMap] = []
-        self._owners: list[tuple[nn.Module, str]] = []
+        modules = dict(network.module.named_modules())
+        for name in watch.called:
+            _require_plain(name, modules[name], watch.multiplied_by(modules[name]))
+        pooled = watch.pooled if runtime == "executorch" else {}
+        self._network = network
+        self._norms = [one for one in modules.values() if isinstance(one, _BatchNorm)]
+        self._ranges = nn.ModuleList().train(network.training)
         self._handles: list[Any] = []
-        for name in dict.fromkeys([*seen.put_out(), *pooled.values()]):
-            self._add(modules[name], _PUT, images.device)
+        network.add_module(_RANGES, self._ranges)
+        by_output = {
+            name: self._new(images) for name in dict.fromkeys([*watch.put_out(), *pooled.values()])
+        }
+        for name, rounds in by_output.items():
             # Taps, which hang there already, see what is rounded.
-            hook = modules[name].register_forward_hook(_round_put, prepend=True)
+            hook = modules[name].register_forward_hook(partial(_put, rounds), prepend=True)
             self._handles.append(hook)
-        for name, layer in self._layers.items():
-            rounds = _RoundedWeight(_STEPS[runtime])
-            parametrize.register_parametrization(layer, "weight", rounds, unsafe=True)
-            if name in pooled:
-                hook = partial(_round_pooled, modules[pooled[name]])
-            else:
-                self._add(layer, _GIVEN, images.device)
-                hook = _round_given
-            self._handles.append(layer.register_forward_pre_hook(hook))
-        self.follow(0.0)
+        for name in watch.called:
+            rounds = by_output[pooled[name]].rounded if name in pooled else self._new(images)
+            before, after = partial(_begin, rounds, _STEPS[runtime]), _end
+            layer = modules[name]
+            self._handles += [
+                layer.register_forward_pre_hook(before, with_kwargs=True),
+                layer.register_forward_hook(after, always_call=True, prepend=True),
+            ]
 
-    def _add(self, owner: nn.Module, name: str, device: torch.device) -> None:
-        made = _RoundedMap().to(device).train(owner.training)
-        owner.add_module(name, made)
-        self._maps.append(made)
-        self._owners.append((owner, name))
+    def _new(self, images: Tensor) -> _Range:
+        made = _Range().to(images.device).train(self._network.training)
+        self._ranges.append(made)
+        return made
 
     def follow(self, progress: float) -> None:
-        """Says how far the run is, before each step in train mode: later on, ranges stay.
+        """Says how far the run is, before each step: later on, ranges and norms' statistics stay.
 
         Args:
             progress: finished part of the run, in [0, 1).
         """
         settling = progress < _SETTLED
-        for part in (*self._maps, *self._norms):
-            part.training = settling
+        for part in (*self._ranges, *self._norms):
+            part.training &= settling
 
     def remove(self) -> None:
-        """Gives the network back as it was, but trained."""
+        """Gives the network back as it was, but trained, in the mode in which it is."""
         for handle in self._handles:
             handle.remove()
-        for owner, name in self._owners:
-            delattr(owner, name)
-        for layer in self._layers.values():
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
+        delattr(self._network, _RANGES)
+        self._network.train(self._network.training)
 
 
-def _round_given(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (getattr(module, _GIVEN)(given[0]), *given[1:])
+def _require_rounding(network: Network) -> None:
+    if _RANGES in dict(network.named_children()):
+        raise NetworkError(
+            "The student is being quantized already. Train it once at a time, or a copy."
+        )
+    if network.subnets:
+        raise NetworkError(
+            f"The student has sub-nets ({', '.join(network.subnets)}), and training that knows of "
+            "int8 is for one network. Train on what one of them was taken out to: student: {run: "
+            "FOLDER, subnet: NAME}."
+        )
 
 
-def _round_pooled(source: nn.Module, module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-    del module
-    return (getattr(source, _PUT).rounded(given[0]), *given[1:])
+def _require_plain(name: str, layer: nn.Module, uses: set[str]) -> None:
+    if not uses or not uses <= _MULTIPLY:
+        raise NetworkError(
+            f"The layer {name!r} ({type(layer).__name__}) computes its weight from others, so it "
+            "cannot be quantized in training. Leave train.quantization out."
+        )
 
 
-def _round_put(module: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
-    del given
-    return getattr(module, _PUT)(output)
+def _begin(
+    rounds: Callable[[Tensor], Tensor],
+    steps: int,
+    layer: nn.Module,
+    args: tuple[Any, ...],
+    named: dict[str, Any],
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A layer is called: what it is given and what it multiplies by are rounded."""
+    # What lies in the instance is found before what lies among the parameters.
+    layer.__dict__["weight"] = _rounded_weight(layer._parameters["weight"], steps)  # pyright: ignore[reportArgumentType]
+    if args:
+        return (rounds(args[0]), *args[1:]), named
+    return args, named | {"input": rounds(named["input"])}
+
+
+def _end(layer: nn.Module, given: tuple[Any, ...], output: Any) -> None:
+    """It is over, however that came: its own weight is back."""
+    del given, output
+    layer.__dict__.pop("weight", None)
+
+
+def _put(rounds: _Range, module: nn.Module, given: tuple[Any, ...], output: Tensor) -> Tensor:
+    del module, given
+    return rounds(output)
+
+
+# What becomes of what
 
 
 @final
@@ -213,31 +245,42 @@ class _Watch(TorchDispatchMode):
     """What becomes of that which is put out, in one pass.
 
     Attributes:
-        pooled: layer that is given the mean over a map → module that put the map out.
+        called: names of convolutions and linear layers, in order.
+        pooled: layer that is given the mean over a map's places → module that put the map out.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.called: list[str] = []
         self.pooled: dict[str, str] = {}
         self._uses: dict[str, set[str]] = {}
         # By number of the object, with the object, so that no other gets its number.
         self._watched: dict[int, tuple[str, Tensor]] = {}
         self._puts: dict[int, tuple[str, Tensor]] = {}
         self._means: dict[int, tuple[str, Tensor]] = {}
+        self._weights: dict[int, set[str]] = {}
 
-    def note_given(self, name: str, given: Any) -> None:
+    def note_given(self, name: str, layer: nn.Module, given: Any) -> None:
         """A layer is about to run."""
+        if name not in self.called:
+            self.called.append(name)
+        if (weight := layer._parameters.get("weight")) is not None:
+            self._weights.setdefault(id(weight), set())
         if id(given) in self._means:
             self.pooled[name] = self._means[id(given)][0]
 
     def note_put(self, name: str, output: Any, *, rounds: bool) -> None:
-        """A module has run; some round by themselves."""
+        """A module has run; some round by themselves. The outermost that puts it out counts."""
         if not isinstance(output, Tensor):
             return
-        self._puts.setdefault(id(output), (name, output))
+        self._puts[id(output)] = (name, output)
         if rounds:
             self._watched[id(output)] = (name, output)
             self._uses.setdefault(name, set())
+
+    def multiplied_by(self, layer: nn.Module) -> set[str]:
+        """The operations that took the layer's weight; none if it has no such parameter."""
+        return self._weights.get(id(layer._parameters.get("weight")), set())
 
     def put_out(self) -> list[str]:
         """The layers and norms whose output a runtime rounds by itself."""
@@ -248,42 +291,55 @@ class _Watch(TorchDispatchMode):
         name = func.__name__.partition(".")[0]
         used = {id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
         for number in used & self._watched.keys():
-            owner, _ = self._watched[number]
-            self._uses[owner].add(name.removesuffix("_"))
-            if name.endswith("_"):  # what is changed in place is another value from here on
-                del self._watched[number]
+            self._uses[self._watched[number][0]].add(name.removesuffix("_"))
+        for number in used & self._weights.keys():
+            self._weights[number].add(name)
+        if name.endswith("_"):  # what is changed in place is another value from here on
+            for known in (self._watched, self._puts, self._means):
+                known.pop(id(args[0]), None)
         made = func(*args, **(kwargs or {}))
-        known = self._puts if name in _MEANS else self._means if name in _RESHAPES else {}
+        known = {}
+        if _is_mean(name, args, made):
+            known = self._puts
+        elif name in _RESHAPES:
+            known = self._means
         for number in used & known.keys():
             self._means[id(made)] = (known[number][0], made)
         return made
 
 
-def _watch(network: Network, images: Tensor, modules: dict[str, nn.Module]) -> _Watch:
+def _is_mean(name: str, args: tuple[Any, ...], made: Any) -> bool:
+    """Whether this is the mean over all places of a map."""
+    if name not in ("mean", "_adaptive_avg_pool2d"):
+        return False
+    shape = args[0].shape
+    return len(shape) == 4 and made.shape[:2] == shape[:2] and made.shape[2:].numel() == 1
+
+
+def _watch(network: Network, images: Tensor) -> _Watch:
     watch = _Watch()
 
     def before(name: str) -> Any:
-        def hook(module: nn.Module, given: tuple[Any, ...]) -> None:
-            del module
-            watch.note_given(name, given[0])
+        def hook(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+            watch.note_given(name, module, args[0] if args else named["input"])
 
         return hook
 
     def after(name: str) -> Any:
         def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
             del given
-            watch.note_put(name, output, rounds=isinstance(module, _LAYERS + _NORMS))
+            watch.note_put(name, output, rounds=isinstance(module, (*_LAYERS, _BatchNorm)))
 
         return hook
 
     handles = []
-    for name, one in modules.items():
+    for name, one in network.module.named_modules():
         handles.append(one.register_forward_hook(after(name)))
         if isinstance(one, _LAYERS):
-            handles.append(one.register_forward_pre_hook(before(name)))
+            handles.append(one.register_forward_pre_hook(before(name), with_kwargs=True))
     try:
         with evaluating(network), watch:
-            network.observe(images, ())
+            network(images)
     finally:
         for handle in handles:
             handle.remove()

@@ -86,9 +86,14 @@ def _whole(entries: Any, use: Callable[[Entry], Any]) -> tuple[list[Entry], int]
     return found, len(entries) - len(found)
 
 
+_RUNTIMES = ("torch", "onnxruntime", "executorch")
+
+
 def _origin(entry: Entry) -> str:
     versions = entry.get("versions")
-    by = f"torch {versions.get('torch')}" if isinstance(versions, Mapping) else "unknown versions"
+    known = versions if isinstance(versions, Mapping) else {}
+    named = [f"{name} {known[name]}" for name in _RUNTIMES if name in known]
+    by = ", ".join(named) or "unknown versions"
     return (
         f"{entry['name']}: {entry.get('file')}, compared on {entry['parity']['pictures']:,} test "
         f"pictures; {entry.get('time')}, {by}, {entry.get('threads')} thread(s)."

@@ -31,6 +31,7 @@ from tutelage.exporting import (
     make,
     require_parity,
     usual,
+    versions_of,
 )
 from tutelage.identity import weights_of
 from tutelage.models import library, made_for
@@ -148,8 +149,9 @@ def export(
             entry |= _measured(made, network, built, form, len(content), device)
             del made  # before its file goes
     entry["tolerance"] = allowed._asdict()
-    unprepared = form.precision == "int8" and recipe.train.quantization is None
-    require_parity(entry["parity"], allowed, title, rounded=unprepared)
+    prepared = form.precision != "int8" or recipe.train.quantization == form.target
+    learn = f"go on for a short run with train.quantization={form.target}"
+    require_parity(entry["parity"], allowed, title, remedy="" if prepared else learn)
     file = folder / form.file
     entry["file"] = file.relative_to(place.path).as_posix() if out is None else str(file.absolute())
     files = {form.file: content, **_beside(built, network, about, entry, record)}
@@ -171,6 +173,7 @@ def _entry(
     command: str,
 ) -> dict[str, Any]:
     """What is known of a file before it is opened."""
+    around = circumstances(command)
     return {
         "name": title,
         **about.form._asdict(),
@@ -181,7 +184,8 @@ def _entry(
         "parameters": num_parameters(network),
         "macs": macs(network, image_size(network)),
         "threads": torch.get_num_threads(),
-        **circumstances(command),
+        **around,
+        "versions": around["versions"] | versions_of(about.form.target),
     }
 
 
