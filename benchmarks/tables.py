@@ -28,7 +28,7 @@ from tutelage.records import read_lines, write_atomic
 from tutelage.report.comparisons import make_tables
 from tutelage.report.formats import Format, markdown, written
 from tutelage.report.sources import Comparison, Runs, read_source
-from tutelage.stats import mean_and_spread, paired_interval
+from tutelage.stats import mean_and_spread, paired_interval, verdict
 from workloads import WORKLOADS
 
 __all__ = ["FILES", "WITH_CODE", "renewed"]
@@ -251,17 +251,23 @@ def _int8(file: Path) -> str:
     for (network, stage, form), results in groups.items():
         if not stage.startswith("rounds") or len(results) < 2:
             continue
-        said, shown = [], True
+        said, over = [], []
         for other in ("first", "goes on"):
             than = groups.get((network, other, form), [])
-            apart = paired_interval(_percents(results, "exported"), _percents(than, "exported"))
-            assert apart is not None, "as many seeds of each"
-            shown = shown and apart.low > 0
-            said.append(f"{apart.mean:+.2f} ({apart.low:+.2f} … {apart.high:+.2f}) over “{other}”")
-        notes.append(
-            f"{network}, {form}, after the run that rounded: {', '.join(said)}; "
-            f"{'shown' if shown else 'not shown'}."
-        )
+            both = {one["seed"] for one in results} & {one["seed"] for one in than}
+            mine, theirs = (
+                _percents([one for one in some if one["seed"] in both], "exported")
+                for some in (results, than)
+            )
+            over.append(paired_interval(mine, theirs))
+            if over[-1] is not None:
+                mean, low, high = over[-1]
+                said.append(f"{mean:+.2f} ({low:+.2f} … {high:+.2f}) over “{other}”")
+        if said:
+            notes.append(
+                f"{network}, {form}, after the run that rounded: {', '.join(said)}; "
+                f"{verdict(over)}."
+            )
     return markdown(cells, notes)
 
 

@@ -15,10 +15,11 @@ In train.py, in the place of `task = ClassificationTask(…)`:
     )
     task = DistillationTask(pupil, device=device, dtype=model_dtype)
 
-Augmentation, precision, distribution, averaging and checkpoints stay the script's, and what it
-saves is the student's `state_dict`. Labels are class numbers: leave out `--mixup` and `--cutmix`;
-`--smoothing` and `--bce-loss` have no effect. Of the optimizer's options `--layer-decay`, and the
-exceptions that a student makes from weight decay, are not known to it.
+Precision, distribution, averaging (of teachers, too, which costs their memory) and checkpoints stay
+the script's, and what it saves is the student's `state_dict`. Labels are class numbers and pictures
+come alone: leave out `--mixup`, `--cutmix`, `--aug-splits`, `--jsd-loss` and NaFlex; `--smoothing`
+and `--bce-loss` have no effect. Of the optimizer's options `--layer-decay`, and the exceptions that
+a student makes from weight decay, are not known to it.
 """
 
 from collections.abc import Mapping
@@ -62,9 +63,16 @@ class DistillationTask(TrainingTask):
         return self
 
     def compile(self, backend: str = "inductor", mode: str | None = None, **settings: Any) -> Any:
-        """Compiles student, teacher and methods as one."""
+        """Compiles student, teacher and methods as one; validation stays as it is."""
         self.trainable_module.compile(backend=backend, mode=mode, **settings)
         return self.get_eval_model()
+
+    def get_clip_parameters(self, exclude_head: bool = False) -> list[nn.Parameter]:
+        """Of the student, without the two of its head if so asked; and what methods learn."""
+        pupil = self._pupil(None, ema=False)
+        assert pupil is not None
+        own = list(pupil.student.parameters())
+        return [*(own[:-2] if exclude_head else own), *pupil.methods.parameters()]
 
     def _pupil(self, module: Any, ema: bool) -> tutelage.Distiller | None:
         """What is inside of a distributed or an averaging module."""

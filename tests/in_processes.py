@@ -23,6 +23,10 @@ from tutelage.models.network import Network
 from tutelage.teachers import LiveTeacher
 
 STEPS = 5
+CASES = [
+    *(("group", "ddp"), ("frozen", "ddp"), ("live", "ddp")),
+    *(("group", "fsdp"), ("frozen", "fsdp")),
+]
 
 
 def network(depth: int, seed: int, norm: Any) -> Network:
@@ -112,9 +116,8 @@ def main() -> None:
     distributed.init_process_group("gloo")
     rank, world = distributed.get_rank(), distributed.get_world_size()
     found: dict[str, Any] = {"processes": world}
-    for how in ("ddp", "fsdp"):
-        for norms in ("group", "frozen", "live"):
-            found[f"{norms}, {how}"] = look(norms, how, rank, world)
+    for norms, how in CASES:
+        found[f"{norms}, {how}"] = look(norms, how, rank, world)
     if rank == 0:
         Path(sys.argv[1]).write_text(json.dumps(found))
     distributed.destroy_process_group()

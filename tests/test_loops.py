@@ -201,6 +201,10 @@ def test_timm_optimizes_what_is_trained():
     task = example("timm_task").DistillationTask(new_pupil(scheduled=False))
     optimizer = create_optimizer_v2(task.get_trainable_module(), opt="sgd", lr=0.1)
     trained = {id(one) for group in optimizer.param_groups for one in group["params"]}
+    clipped = [id(one) for one in task.get_clip_parameters(exclude_head=True)]
+    head = {id(one) for one in task.trainable_module.student.module.head.parameters()}
+    assert trained - set(clipped) == head
+    assert set(map(id, task.get_clip_parameters())) == trained
     assert trained == {id(one) for one in task.trainable_module.trainable_parameters()}
 
 

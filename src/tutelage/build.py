@@ -34,6 +34,7 @@ from tutelage.errors import (
 )
 from tutelage.identity import code_of, content_of, fingerprint_of, named_teacher, pictures_of
 from tutelage.methods import METHODS, Method
+from tutelage.models.fake_quantization import FakeQuantization
 from tutelage.models.network import AnyNetwork, Network
 from tutelage.models.saved import Description
 from tutelage.networks import make_student, make_teacher, teacher_files
@@ -143,6 +144,8 @@ def build(
         taps=recipe.taps,
         seed=recipe.seed,
     )
+    if recipe.train.quantization is not None:  # refused now rather than when it begins
+        FakeQuantization(network, distiller.example(), recipe.train.quantization).remove()
     if isinstance(guide, StoredTeacher):
         _check_sizes(guide, network, distiller)
     if isinstance(guide, Ensemble) and not distiller.teachers:  # measured, though nobody asks it

@@ -138,8 +138,9 @@ def test_for_executorch_a_mean_is_rounded_in_the_steps_of_its_map():
     onnx = FakeQuantization(network, PICTURES, "onnx")
     for one in network.modules():
         one.training = isinstance(one, _Range)
+    maps.clear()
     network(PICTURES)
-    assert not torch.allclose(maps[1] / step, (maps[1] / step).round(), atol=1e-3)
+    assert not torch.allclose(maps[0] / step, (maps[0] / step).round(), atol=1e-3)
     onnx.remove()
 
 
@@ -162,7 +163,7 @@ SOURCES = {
 def test_the_map_that_is_averaged_is_found_behind_what_happens_in_place(name: str):
     spec = InputSpec(64, 64, 3, (0.5,) * 3, (0.5,) * 3)
     network = Network(zoo_factory(name)(num_classes=10, in_channels=3), spec)
-    assert _watch(network, torch.rand(2, 3, 64, 64)).pooled == SOURCES[name]
+    assert _watch(network, torch.rand(2, 3, 64, 64)).pooled() == SOURCES[name]
 
 
 @pytest.mark.parametrize(
@@ -229,12 +230,22 @@ def test_what_a_norm_gives_a_sum_is_rounded_and_what_it_gives_an_activation_is_n
     assert found == {f"layer{n}.0.bn2" for n in (1, 2, 3)} | {"linear"}
 
 
-def test_what_only_convolutions_are_given_is_rounded_there():
+def test_of_an_activation_that_does_not_clip_both_sides_are_rounded():
+    """Though timm has it inside of the norm."""
     spec = InputSpec(64, 64, 3, (0.5,) * 3, (0.5,) * 3)
     network = Network(create_model("mobilenetv3_small_050", num_classes=10), spec)
-    found = rounded_outputs(network, torch.rand(2, 3, 64, 64))
-    assert {"blocks.0.0.bn1", "blocks.1.0.bn3", "classifier"} <= found  # to a gate, a sum, nothing
-    assert not {"bn1", "blocks.1.0.bn1", "blocks.1.0.conv_pw"} & found  # to convolutions, a norm
+    images = torch.rand(2, 3, 64, 64)
+    found = rounded_outputs(network, images)
+    # Before hard swish; of a linear block, into a sum; the end.
+    assert {"bn1.drop", "blocks.1.0.bn3.drop", "classifier"} <= found
+    assert not {"blocks.0.0.bn1.drop", "blocks.1.0.conv_pw"} & found  # before ReLU, before a norm
+    quantized = FakeQuantization(network, images, "onnx")
+    for one in network.modules():
+        one.training = isinstance(one, _Range)
+    given = given_to(network.module.get_submodule("bn1.act"))
+    network(images)
+    assert 100 < len(given[0].unique()) <= 256
+    quantized.remove()
 
 
 class Changing(nn.Module):
@@ -333,8 +344,11 @@ def test_a_norm_that_its_owner_froze_stays_frozen():
     frozen = network.module.get_submodule("layer1.1").eval()
     quantized = FakeQuantization(network, PICTURES, "onnx")
     quantized.follow(0.1)
-    assert not frozen.training
+    quantized.follow(0.6)
     quantized.remove()
+    assert not frozen.training
+    assert network.module.get_submodule("layer2.1").training
+    quantized.remove()  # does nothing
 
 
 def test_a_copy_is_rounded_by_ranges_of_its_own():
@@ -342,6 +356,8 @@ def test_a_copy_is_rounded_by_ranges_of_its_own():
     quantized = FakeQuantization(network, PICTURES, "onnx")
     network.train()(PICTURES)
     other = copy.deepcopy(network)
+    with pytest.raises(NetworkError, match="or what it is a copy of, is being quantized already"):
+        FakeQuantization(other, PICTURES, "onnx")
     torch.testing.assert_close(other.eval()(PICTURES), network.eval()(PICTURES))
     ranges = {name: value.clone() for name, value in network.named_buffers()}
     other.train()(9 * PICTURES)
@@ -423,8 +439,12 @@ def with_sub_nets() -> nn.Module:
     ("module", "message"),
     [
         (Without(), "No convolution and no linear layer of the student is called"),
-        (with_computed_weight(), r"'head' \(ParametrizedLinear\) computes its weight from others"),
-        (with_standardized_weight(), r"'layer1.0' \(StdConv2d\) computes its weight"),
+        (with_computed_weight(), r"'head' \(ParametrizedLinear\) does more with its weight"),
+        (with_standardized_weight(), r"'layer1.0' \(StdConv2d\) does more with its weight"),
+        (
+            Tiny().bfloat16(),
+            "computed in float32, but weights of the student are in torch.bfloat16",
+        ),
         (with_sub_nets(), r"has sub-nets \(8\), .* student: {run: FOLDER, subnet: NAME}"),
     ],
 )
@@ -436,6 +456,22 @@ def test_what_cannot_be_quantized_is_refused_and_stays_as_it_was(module: nn.Modu
         FakeQuantization(network, PICTURES, "onnx")
     assert set(dict(network.named_modules())) == before
     assert [len(one._forward_hooks) for one in network.modules()] == hooks
+
+
+class Twice(nn.Module):
+    """A head that is given the mean over a map, and then something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        means = self.conv(images).mean(dim=(2, 3))
+        return self.head(means) + self.head(100 * means.abs())
+
+
+def test_a_layer_that_is_called_twice_has_a_range_of_its_own():
+    assert _watch(Network(Twice(), SPEC), PICTURES).pooled() == {}
 
 
 def test_one_at_a_time():

@@ -148,7 +148,7 @@ def test_a_drop_by_rounding_is_refused_with_what_may_help(
     monkeypatch.setattr(exports, "compare", worse)
     with pytest.raises(ExportError, match="was not written: it is right on") as caught:
         export(pupil.path, Form(precision=precision))
-    hint = "go on for a short run with train.quantization=onnx, or allow more"
+    hint = "train.precision=fp32 train.quantization=onnx, or allow more"
     assert (hint in str(caught.value)) == hinted
 
 

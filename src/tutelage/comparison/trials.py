@@ -258,19 +258,18 @@ class Trials:
         Raises:
             RunError: it ends in others; all lines stay as they are.
         """
-        old: dict[str, dict[str | None, list[Line]]] = {}
+        old: dict[tuple[str, str], dict[str | None, list[Line]]] = {}
         for line in lines:
             recipe = spec.recipe(line["settings"], line["seed"])
             now = self.parts(recipe)
             then = line["parts"]
             apart = {key for key in then.keys() | now.keys() if then.get(key) != now.get(key)}
             measured = _measured_by(line)
-            if not apart <= {"code", "recipe", "content"} or _added(line, recipe) is None:
-                continue
-            if _fingerprinted(line, now) is None:
+            added = [_added(line, recipe), _fingerprinted(line, now)]
+            if not apart <= {"code", "recipe", "content"} or None in added:
                 continue
             if apart or measured is not None:
-                alike = old.setdefault(line["parts"]["code"], {})
+                alike = old.setdefault((then["code"], digest(added)), {})
                 alike.setdefault(measured, []).append(line)
         for alike in old.values():
             groups = list(alike.values())

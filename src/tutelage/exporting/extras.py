@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 
 from tutelage.errors import SettingError
@@ -42,7 +42,13 @@ def needed(*names: str) -> ModuleType:
 
 def versions_of(extra: str) -> dict[str, str]:
     """Package → version, of those that an extra brings; none for what is no extra."""
-    return {name: version(name) for name, brings in _EXTRAS.items() if brings == extra}
+    found = {}
+    for name in (name for name, brings in _EXTRAS.items() if brings == extra):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # another build of it, such as onnxruntime-gpu
+            continue
+    return found
 
 
 @contextmanager

@@ -2,27 +2,29 @@
 
 Rounded are, as in static int8 inference,
 
-- weights of convolutions (not transposed ones) and linear layers: symmetric, one scale per output
-  channel;
+- weights of convolutions (not transposed ones) and linear layers that are called as modules:
+  symmetric, one scale per output channel;
 - what these layers are given, and what they, or the batch norms behind them, put out, unless that
   goes into a clipping activation, a batch norm or such a layer first: 256 levels, of which one is
   zero, and one scale per tensor;
 - for ExecuTorch, which gives the mean over a map's places the map's own scale: the map, and the
   mean, where such a layer is given one.
 
-Not rounded is what else is computed with maps: sums, gates, attention, and what pooling is given.
-A layer that is called several times has one range for all calls. Ranges are means of those seen,
-while ONNX's are the widest of the calibration pictures and ExecuTorch leaves out rare large values.
-A batch norm needs no folding for it: to multiply a channel's weights multiplies their scale.
+Not rounded is what else is computed with maps: sums, gates, attention, and what activations give to
+these or to pooling. A layer that is called several times has one range for all calls. Ranges are
+means of those seen, while ONNX's are the widest of the calibration pictures and ExecuTorch leaves
+out rare large values. A batch norm needs no folding for it: to multiply a channel's weights
+multiplies their scale.
 
 The gradient goes through the rounding as if it were not there, and not to what lies outside of the
 range (the straight-through estimator; Jacob et al., *Quantization and training of neural networks
 for efficient integer-arithmetic-only inference*, CVPR 2018).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, final
+from typing import Any, Literal, final, get_args
 
 import torch
 from jaxtyping import Float32
@@ -31,14 +33,14 @@ from torch.nn.modules.batchnorm import _BatchNorm  # of all dimensions, and over
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tutelage.errors import NetworkError
+from tutelage.errors import NetworkError, SettingError, one_of
 from tutelage.models.network import Network
 from tutelage.taps import evaluating
 
 __all__ = ["FakeQuantization", "Runtime"]
 
 Runtime = Literal["onnx", "executorch"]
-"""Whose int8."""
+"""Of our int8 files: .onnx by onnxruntime, .pte by ExecuTorch with XNNPACK."""
 
 _STEPS: dict[Runtime, int] = {"onnx": 64, "executorch": 127}
 """From 0 to a channel's largest weight: seven bits in our ONNX files, eight in ExecuTorch's."""
@@ -53,11 +55,9 @@ _SETTLED = 0.5
 _RANGES = "quantization"
 """The network's sub-module that holds the ranges."""
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_ROUND_LATER = {
-    *("relu", "hardtanh", "clamp", "clamp_min"),
-    *("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"),
-    *("convolution", "addmm", "mm"),
-}
+_NORMALIZE = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"}
+_PRODUCTS = {"convolution", "addmm", "mm"}
+_ROUND_LATER = {"relu", "hardtanh", "clamp", "clamp_min", *_NORMALIZE, *_PRODUCTS}
 """Operations whose output is rounded, or that round what they are given."""
 _MULTIPLY = {"convolution", "linear", "t", "addmm", "mm"}
 """Operations that take a weight as it is; `t` turns a linear layer's over for the next."""
@@ -128,14 +128,17 @@ class FakeQuantization:
         runtime: as whose int8.
 
     Raises:
-        NetworkError: it has no layer that could be rounded, or sub-nets, or a layer that does more
-            than its weight says; it is then as it was.
+        NetworkError: it has no layer that could be rounded, or sub-nets, or a layer that does not
+            simply multiply by its weight, or is not in float32; it is then as it was.
+        SettingError: there is no such runtime.
     """
 
     def __init__(
         self, network: Network, images: Float32[Tensor, "n c h w"], runtime: Runtime
     ) -> None:
-        _require_rounding(network)
+        one_of("runtime", runtime, get_args(Runtime), SettingError)
+        steps = _STEPS[runtime]
+        _require_quantizable(network)
         watch = _watch(network, images)
         if not watch.called:
             raise NetworkError(
@@ -145,9 +148,10 @@ class FakeQuantization:
         modules = dict(network.module.named_modules())
         for name in watch.called:
             _require_plain(name, modules[name], watch.multiplied_by(modules[name]))
-        pooled = watch.pooled if runtime == "executorch" else {}
+        pooled = watch.pooled() if runtime == "executorch" else {}
         self._network = network
         self._norms = [one for one in modules.values() if isinstance(one, _BatchNorm)]
+        self._trained = [False for _ in self._norms]
         self._ranges = nn.ModuleList().train(network.training)
         self._handles: list[Any] = []
         network.add_module(_RANGES, self._ranges)
@@ -160,7 +164,7 @@ class FakeQuantization:
             self._handles.append(hook)
         for name in watch.called:
             rounds = by_output[pooled[name]].rounded if name in pooled else self._new(images)
-            before, after = partial(_begin, rounds, _STEPS[runtime]), _end
+            before, after = partial(_begin, rounds, steps), _end
             layer = modules[name]
             self._handles += [
                 layer.register_forward_pre_hook(before, with_kwargs=True),
@@ -179,21 +183,36 @@ class FakeQuantization:
             progress: finished part of the run, in [0, 1).
         """
         settling = progress < _SETTLED
+        self._trained = [
+            was | norm.training for was, norm in zip(self._trained, self._norms, strict=True)
+        ]
         for part in (*self._ranges, *self._norms):
             part.training &= settling
 
     def remove(self) -> None:
-        """Gives the network back as it was, but trained, in the mode in which it is."""
+        """Gives the network back as it was, but trained; a second call does nothing.
+
+        Norms that `follow` has stopped go on if the network is in train mode.
+        """
         for handle in self._handles:
             handle.remove()
-        delattr(self._network, _RANGES)
-        self._network.train(self._network.training)
+        self._handles.clear()
+        if _RANGES in dict(self._network.named_children()):
+            delattr(self._network, _RANGES)
+        for norm, was in zip(self._norms, self._trained, strict=True):
+            norm.training |= was and self._network.training
 
 
-def _require_rounding(network: Network) -> None:
+def _require_quantizable(network: Network) -> None:
     if _RANGES in dict(network.named_children()):
         raise NetworkError(
-            "The student is being quantized already. Train it once at a time, or a copy."
+            "The student, or what it is a copy of, is being quantized already. Call `remove` first."
+        )
+    dtypes = {str(one.dtype) for one in network.parameters()} - {"torch.float32"}
+    if dtypes:
+        raise NetworkError(
+            f"Rounding to 8 bits is computed in float32, but weights of the student are in "
+            f"{', '.join(sorted(dtypes))}. Call float() on it."
         )
     if network.subnets:
         raise NetworkError(
@@ -206,8 +225,8 @@ def _require_rounding(network: Network) -> None:
 def _require_plain(name: str, layer: nn.Module, uses: set[str]) -> None:
     if not uses or not uses <= _MULTIPLY:
         raise NetworkError(
-            f"The layer {name!r} ({type(layer).__name__}) computes its weight from others, so it "
-            "cannot be quantized in training. Leave train.quantization out."
+            f"The layer {name!r} ({type(layer).__name__}) does more with its weight than multiply "
+            "by it, so it cannot be quantized in training. Leave train.quantization out."
         )
 
 
@@ -246,19 +265,20 @@ class _Watch(TorchDispatchMode):
 
     Attributes:
         called: names of convolutions and linear layers, in order.
-        pooled: layer that is given the mean over a map's places → module that put the map out.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.called: list[str] = []
-        self.pooled: dict[str, str] = {}
         self._uses: dict[str, set[str]] = {}
+        self._calls: Counter[str] = Counter()
+        self._pooled: dict[str, str] = {}
+        self._weights: dict[int, set[str]] = {}
         # By number of the object, with the object, so that no other gets its number.
+        self._made: dict[int, Tensor] = {}  # by a product, or by a norm
         self._watched: dict[int, tuple[str, Tensor]] = {}
         self._puts: dict[int, tuple[str, Tensor]] = {}
         self._means: dict[int, tuple[str, Tensor]] = {}
-        self._weights: dict[int, set[str]] = {}
 
     def note_given(self, name: str, layer: nn.Module, given: Any) -> None:
         """A layer is about to run."""
@@ -267,23 +287,35 @@ class _Watch(TorchDispatchMode):
         if (weight := layer._parameters.get("weight")) is not None:
             self._weights.setdefault(id(weight), set())
         if id(given) in self._means:
-            self.pooled[name] = self._means[id(given)][0]
+            self._pooled[name] = self._means[id(given)][0]
 
-    def note_put(self, name: str, output: Any, *, rounds: bool) -> None:
-        """A module has run; some round by themselves. The outermost that puts it out counts."""
+    def note_put(self, name: str, output: Any) -> None:
+        """A module has run."""
+        self._calls[name] += 1
         if not isinstance(output, Tensor):
             return
-        self._puts[id(output)] = (name, output)
-        if rounds:
-            self._watched[id(output)] = (name, output)
-            self._uses.setdefault(name, set())
+        self._puts[id(output)] = (name, output)  # of several the outermost
+        if id(output) in self._made:  # and here the innermost
+            self._watched.setdefault(id(output), (name, output))
+            self._uses.setdefault(self._watched[id(output)][0], set())
+
+    def pooled(self) -> dict[str, str]:
+        """Layer that is given the mean over a map's places → module that put the map out.
+
+        Where one of them is called several times it is not told which call is meant, and left out.
+        """
+        return {
+            layer: source
+            for layer, source in self._pooled.items()
+            if self._calls[layer] == self._calls[source] == 1
+        }
 
     def multiplied_by(self, layer: nn.Module) -> set[str]:
         """The operations that took the layer's weight; none if it has no such parameter."""
         return self._weights.get(id(layer._parameters.get("weight")), set())
 
     def put_out(self) -> list[str]:
-        """The layers and norms whose output a runtime rounds by itself."""
+        """The modules that put out what a product or a norm made and a runtime rounds by itself."""
         return [name for name, uses in self._uses.items() if not uses or not uses <= _ROUND_LATER]
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -295,9 +327,12 @@ class _Watch(TorchDispatchMode):
         for number in used & self._weights.keys():
             self._weights[number].add(name)
         if name.endswith("_"):  # what is changed in place is another value from here on
-            for known in (self._watched, self._puts, self._means):
+            for known in (self._made, self._watched, self._puts, self._means):
                 known.pop(id(args[0]), None)
         made = func(*args, **(kwargs or {}))
+        if name in _PRODUCTS | _NORMALIZE:
+            first = made if isinstance(made, Tensor) else made[0]
+            self._made[id(first)] = first
         known = {}
         if _is_mean(name, args, made):
             known = self._puts
@@ -327,8 +362,8 @@ def _watch(network: Network, images: Tensor) -> _Watch:
 
     def after(name: str) -> Any:
         def hook(module: nn.Module, given: tuple[Any, ...], output: Any) -> None:
-            del given
-            watch.note_put(name, output, rounds=isinstance(module, (*_LAYERS, _BatchNorm)))
+            del module, given
+            watch.note_put(name, output)
 
         return hook
 

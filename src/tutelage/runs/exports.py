@@ -149,9 +149,13 @@ def export(
             entry |= _measured(made, network, built, form, len(content), device)
             del made  # before its file goes
     entry["tolerance"] = allowed._asdict()
-    prepared = form.precision != "int8" or recipe.train.quantization == form.target
-    learn = f"go on for a short run with train.quantization={form.target}"
-    require_parity(entry["parity"], allowed, title, remedy="" if prepared else learn)
+    could_learn = form.precision == "int8" and recipe.train.quantization != form.target
+    remedy = (
+        f"go on for a short run with student={{run: {place.path}}} train.precision=fp32 "
+        f"train.quantization={form.target}"
+    )
+    alone = name == "student"
+    require_parity(entry["parity"], allowed, title, remedy=remedy if could_learn and alone else "")
     file = folder / form.file
     entry["file"] = file.relative_to(place.path).as_posix() if out is None else str(file.absolute())
     files = {form.file: content, **_beside(built, network, about, entry, record)}
