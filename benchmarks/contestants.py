@@ -27,7 +27,7 @@ from tutelage.data import TrainLoader
 from tutelage.distiller import Distiller
 from tutelage.engine import make_optimizer
 from tutelage.engine.asking import Asked, Question
-from tutelage.engine.loop import Session
+from tutelage.engine.session import Session
 from tutelage.engine.phases import move
 from tutelage.engine.storing import begin, fill
 from tutelage.methods import KD

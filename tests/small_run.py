@@ -13,7 +13,7 @@ from torch import nn
 from tutelage import rng
 from tutelage.data import EvalLoader, Pictures, TrainLoader, Views
 from tutelage.distiller import Distiller
-from tutelage.engine import Trained, TrainSettings, fit
+from tutelage.engine import ALONE, Processes, Trained, TrainSettings, fit
 from tutelage.models.network import Network
 from tutelage.records import RunFolder, read_lines
 from tutelage.runs import train
@@ -68,9 +68,12 @@ def pictures(count: int = 60, *, labelled: int | None = None, seed: int = 0) -> 
     return found.take(number[:labelled]).join(found.take(number[labelled:]).without_labels())
 
 
-def loader(data: Pictures | None = None, *, batch_size: int = 12) -> TrainLoader:
+def loader(
+    data: Pictures | None = None, *, batch_size: int = 12, rank: int = 0, world_size: int = 1
+) -> TrainLoader:
+    part = {"rank": rank, "world_size": world_size}
     views = Views(crop_padding=1)
-    return TrainLoader(data or pictures(), views, batch_size=batch_size, seed=0)
+    return TrainLoader(data or pictures(), views, batch_size=batch_size, seed=0, **part)
 
 
 def held_out() -> EvalLoader:
@@ -99,10 +102,12 @@ def train_tiny(
     data: TrainLoader | None = None,
     validate: Callable[[], float] = lambda: 0.5,
     seed: int = 0,
+    together: Processes = ALONE,
     **changes: Any,
 ) -> Trained:
     """Trains without a recipe; goes on where the folder's newest checkpoint stands."""
-    folder.mkdir(exist_ok=True)
+    if together.first:
+        folder.mkdir(exist_ok=True)
     return fit(
         distiller or Distiller(tiny()),
         data or loader(),
@@ -112,6 +117,7 @@ def train_tiny(
         validate=validate,
         seed=seed,
         shown=False,
+        together=together,
     )
 
 

@@ -19,7 +19,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from tutelage.cli.main import main
-from tutelage.engine import loop
+from tutelage.engine.session import Session
 from tutelage.methods import KD, METHODS, Method, Needs
 from tutelage.records import RunFolder
 from tutelage.runs import train
@@ -132,14 +132,14 @@ def _no_space_at(nth: int) -> Callable[[pytest.MonkeyPatch], None]:
 
 def _no_memory_at(step: int) -> Callable[[pytest.MonkeyPatch], None]:
     def fill(patch: pytest.MonkeyPatch) -> None:
-        take = loop.Session.train_step
+        take = Session.train_step
 
         def train_step(session: Any, batch: Any) -> None:
             if session.step == step:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
             take(session, batch)
 
-        patch.setattr(loop.Session, "train_step", train_step)
+        patch.setattr(Session, "train_step", train_step)
 
     return fill
 

@@ -36,6 +36,8 @@ def append(file: Path, text: str = "ADDED = 1\n") -> None:
 
 SHAPING = [
     "engine/loop.py",
+    "engine/processes.py",
+    "engine/session.py",
     "engine/optim.py",
     "engine/settings.py",
     "distiller/distiller.py",

@@ -89,12 +89,15 @@ def build(
     teacher: AnyNetwork | Sequence[AnyNetwork] | StoredTeacher | None = None,
     data: Source | None = None,
     with_test: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Built:
     """Makes everything that a run needs.
 
     Args:
         student, teacher, data: take the place of the recipe's entries.
         with_test: False leaves test out of the result, so that a choice cannot see it.
+        rank, world_size: of several processes, each trains on its part of every batch.
 
     Raises:
         TutelageError: something does not exist, or does not fit together.
@@ -160,6 +163,8 @@ def build(
         seed=recipe.seed,
         num_views=recipe.data.num_views,
         balanced=recipe.data.balanced,
+        rank=rank,
+        world_size=world_size,
         mix=partial(task.mix_targets, num_classes=len(source.classes)),
     )
     return Built(

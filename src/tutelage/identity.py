@@ -333,6 +333,7 @@ def identity_parts(
     threads: int,
     device: str,
     versions: Mapping[str, str],
+    processes: int = 1,
 ) -> dict[str, Any]:
     """What two trials must share to be the same trial; their identity is its digest.
 
@@ -345,7 +346,9 @@ def identity_parts(
         device: its kind, such as "cpu".
         versions: of packages; those of torch, torchvision and, but for its last number, Python
             count, and that of timm if a network is from there.
+        processes: that trained together.
     """
+    together = {"processes": processes} if processes > 1 else {}
     return {
         "recipe": digest(what_counts(plain(recipe), content)),
         "content": dict(content),
@@ -357,5 +360,6 @@ def identity_parts(
         },
         "device": device,
         "threads": recipe.train.threads or threads,
+        **together,
         "code": code,
     }

@@ -34,6 +34,7 @@ _SHAPES_NOTHING = {
     "engine.profiling",
     "errors",
     "identity",
+    "launcher",
     "provenance",
     "recipes",
     "records",

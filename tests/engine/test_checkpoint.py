@@ -36,7 +36,7 @@ def test_one_is_there_before_the_first_step(tmp_path: Path, monkeypatch: pytest.
     def stop(*unused: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tutelage.engine.loop.Session.train_step", stop)
+    monkeypatch.setattr("tutelage.engine.session.Session.train_step", stop)
     with pytest.raises(KeyboardInterrupt):
         train_tiny(tmp_path)
     assert names(RunFolder(tmp_path)) == ["step-000000000"]

@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tutelage.data import TrainLoader
 from tutelage.distiller import Distiller
 from tutelage.engine.host import undisturbed
-from tutelage.engine.loop import Session
+from tutelage.engine.session import Session
 from tutelage.methods import KD
 from tutelage.records import RunFolder
 from tutelage.teachers import LiveTeacher, StoredTeacher

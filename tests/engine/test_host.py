@@ -12,11 +12,10 @@ from tutelage.engine.host import (
     keep_freed_memory,
     memory_in_words,
     num_cores,
-    require_one_process,
     stopping,
     undisturbed,
 )
-from tutelage.errors import OutOfMemoryError, SettingError
+from tutelage.errors import OutOfMemoryError
 
 CPU = torch.device("cpu")
 
@@ -107,15 +106,6 @@ def test_what_is_disturbed_comes_back():
     assert torch.get_num_threads() == 2
     assert torch.equal(torch.rand(4), expected)
     assert [dict(kind._shared_state) for kind in kinds] == before
-
-
-def test_several_processes_are_refused_until_the_loaders_know_of_them(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    require_one_process()
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SettingError, match="2 processes"):
-        require_one_process()
 
 
 def test_a_lack_of_memory_ends_in_words():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tutelage.data import TrainLoader
 from tutelage.distiller import Distiller, Schedule
-from tutelage.engine import EarlyStopping, loop, resolve_device
+from tutelage.engine import EarlyStopping, resolve_device, session
 from tutelage.errors import Interrupted, NonFiniteError, SettingError
 from tutelage.methods import KD, AttentionTransfer, FitNetHints
 from tutelage.records import RunFolder, read_lines
@@ -153,13 +153,13 @@ def test_a_resumed_run_takes_the_recorded_number_of_threads(
 def test_other_conditions_are_said_in_one_sentence(
     key: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    now = loop._setting
+    now = session._setting
 
-    def other(device: torch.device) -> dict[str, Any]:
-        return now(device) | {key: value}
+    def other(device: torch.device, processes: int) -> dict[str, Any]:
+        return now(device, processes) | {key: value}
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_setting", other)
+        patch.setattr(session, "_setting", other)
         train_until(3, tmp_path / "run")
     with pytest.warns(UserWarning, match="may differ in their last bits") as caught:
         train_tiny(tmp_path / "run", checkpoint_every=1)

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tutelage
 from tutelage.distiller import Distiller, Schedule
-from tutelage.engine import loop
+from tutelage.engine.session import Session
 from tutelage.methods import METHODS
 from tutelage.models.cifar_resnet import cifar_resnet
 from tutelage.models.depth_dynamic import DepthDynamic
@@ -39,7 +39,7 @@ ASKING = {"item", "tolist", "cpu", "numpy", "nonzero"}
 CONVERTING = {"float", "int", "bool"}
 
 IN_EACH_STEP: dict[str, set[str]] = {
-    "engine/loop.py": {"Session.train_step", "_micro_batches"},
+    "engine/session.py": {"Session.train_step", "Session._apart", "_micro_batches"},
     "engine/phases.py": {"move"},
     "engine/log.py": {"Log.add"},
     "distiller/distiller.py": {
@@ -362,7 +362,7 @@ def distiller(name: str) -> Distiller:
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_asks_no_tensor(name: str, accumulate: int, tmp_path: Path):
     data = loader(pictures(60, labelled=20))
-    session = loop.Session(
+    session = Session(
         distiller(name),
         data,
         settings(accumulate=accumulate),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tutelage.data import EvalLoader, Pictures
 from tutelage.distiller import Distiller
-from tutelage.engine import loop
 from tutelage.engine.phases import end_phase, move, phase_ends
+from tutelage.engine.session import Session
 from tutelage.methods import Method, Needs
 from tutelage.models.network import Network
 from tutelage.records import RunFolder
@@ -247,7 +247,7 @@ def test_the_optimizer_keeps_the_state_of_what_stays(
     optimizer: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     states: dict[str, dict[str, Tensor]] = {}
-    ending = loop.Session.end_phase
+    ending = Session.end_phase
 
     def watched(session: Any, held_out: EvalLoader, batch: Batch) -> None:
         if not session._at.phases:
@@ -270,7 +270,7 @@ def test_the_optimizer_keeps_the_state_of_what_stays(
         else:
             ending(session, held_out, batch)
 
-    monkeypatch.setattr(loop.Session, "end_phase", watched)
+    monkeypatch.setattr(Session, "end_phase", watched)
     distiller = pupil(drop_left)
     train_tiny(tmp_path / "run", distiller, phases=2, log_every=2, optimizer=optimizer)
     assert states

@@ -12,7 +12,7 @@ from tiny import distilled, recipe, train_teacher
 from torch import Tensor, nn
 
 from tutelage import rng
-from tutelage.engine import loop
+from tutelage.engine.session import Session
 from tutelage.errors import NetworkError, SettingError
 from tutelage.methods.knowledge_projection import (
     KnowledgeProjection,
@@ -529,14 +529,14 @@ def test_a_run_killed_between_two_phases_ends_with_the_same_routes_and_bits(
     assert [len(routes) for routes in kept] == [5, 3, 2, 1]
     assert all(set(after) < set(before) for before, after in pairwise(kept))
 
-    taking = loop.Session.train_step
+    taking = Session.train_step
 
     def dying(session: Any, batch: Any) -> None:
         if session.step == 10:  # phases end after 4, 8, 12, 16 and 20
             raise KeyboardInterrupt
         taking(session, batch)
 
-    monkeypatch.setattr(loop.Session, "train_step", dying)
+    monkeypatch.setattr(Session, "train_step", dying)
     with pytest.raises(KeyboardInterrupt):
         run(teacher, tmp_path, "killed", methods=methods)
     monkeypatch.undo()
@@ -550,7 +550,7 @@ def test_terms_and_parameters_go_with_their_routes(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    ending = loop.Session.end_phase
+    ending = Session.end_phase
 
     def watched(session: Any, held_out: Any, batch: Any) -> None:
         ending(session, held_out, batch)
@@ -563,7 +563,7 @@ def test_terms_and_parameters_go_with_their_routes(
         assert set(map(id, session._raw.state)) <= trained
         sizes.append(len(own))
 
-    monkeypatch.setattr(loop.Session, "end_phase", watched)
+    monkeypatch.setattr(Session, "end_phase", watched)
     folder = run(teacher, tmp_path, log_every=4)
     assert sizes == [5, 3, 2, 1, 1]
     lines = [line for line in read_lines(folder.metrics) if "loss" in line]

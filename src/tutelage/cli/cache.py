@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ import typer
 
 from tutelage.cli.arguments import AsJson, Overrides, RecipeName
 from tutelage.errors import SettingError
+from tutelage.launcher import place
 from tutelage.recipes import Recipe, read_recipe
 from tutelage.report.tables import duration, listing
 from tutelage.runs.caching import cache as cache_answers
@@ -111,7 +111,8 @@ def _folder(recipe: Recipe, out: Path | None) -> Path:
 def _parse_part(text: str | None) -> tuple[int, int]:
     """Rank from 0, and world size."""
     if text is None:
-        return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        said = place()
+        return said.rank, said.world_size
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise SettingError(f"--part is K/N with K in 1 … N, such as 2/4, not {text!r}.")

@@ -7,6 +7,7 @@ to which Python gives exit code 1, too.
 
 import errno
 import importlib
+import os
 import re
 import shlex
 import sys
@@ -21,6 +22,7 @@ from typer.main import get_command
 from tutelage import __version__
 from tutelage.cli import COMMAND
 from tutelage.errors import Interrupted, RecipeError, TutelageError, one_of
+from tutelage.launcher import require_one_process
 
 __all__ = ["VERBS", "main"]
 
@@ -48,6 +50,8 @@ VERBS = {
 _BAD_INPUT, _INTERRUPTED = 2, 130
 _RESUMABLE = {"train": "--resume", "compare": None, "cache": None}
 """Verbs that can go on where they stopped, and what the second call needs."""
+_SHARED = ("train", "cache")
+"""Verbs whose work several processes share."""
 
 
 class Verbs(TyperGroup):
@@ -118,10 +122,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     COMMAND.set(shlex.join(["tutelage", *arguments]))
+    if "WORLD_SIZE" in os.environ:  # torch would warn of how the engine calls it, in each process
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = _show_warning(warnings.showwarning)
         try:
+            if arguments[0] in VERBS and arguments[0] not in _SHARED:
+                require_one_process(f"calls of tutelage {arguments[0]}")
             result = _flowing(get_command(app)).main(
                 arguments, prog_name="tutelage", standalone_mode=False
             )
@@ -151,7 +159,8 @@ def _refuse(sentence: str) -> int:
 
 
 def _say(sentence: str, code: int) -> int:
-    print(sentence, file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # as it stands, be it nonsense
+    print(sentence if rank == "0" else f"[{rank}] {sentence}", file=sys.stderr)
     return code
 
 
@@ -193,7 +202,8 @@ def _show_warning(otherwise: Any) -> Any:
         line: str | None = None,
     ) -> None:
         if issubclass(category, UserWarning):
-            print(f"note: {message}", file=sys.stderr)
+            if os.environ.get("RANK", "0") == "0":  # the others find the same
+                print(f"note: {message}", file=sys.stderr)
         else:
             otherwise(message, category, filename, lineno, file, line)
 

@@ -8,6 +8,7 @@ import typer
 
 from tutelage.cli import COMMAND
 from tutelage.engine.profiling import Dear
+from tutelage.launcher import place
 from tutelage.report.page import write_page
 from tutelage.report.sources import read_source
 from tutelage.report.tables import align, cautions, duration, ratio, run_table
@@ -21,6 +22,7 @@ app = typer.Typer(add_completion=False)
     "tutelage train digits-teacher --name digits-teacher\n"
     "tutelage train digits methods.kd.temperature=2 seed=1\n"
     "tutelage train my.yaml --name first --resume\n\n"
+    "torchrun --nproc-per-node 4 -m tutelage train my.yaml    # four processes train one run\n\n"
     "`methods: []` in a recipe trains, or from a checkpoint fine-tunes, a network on labels alone: "
     "so one makes one's own teacher."
 )
@@ -76,6 +78,8 @@ def train(
         profile=profile,
         command=COMMAND.get(),
     )
+    if not place().first:
+        return
     write_page(read_source([done.folder]), done.folder / "report.html")
     print(summary(done.folder, done.record))
     if profile:

@@ -12,6 +12,7 @@ from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Started, Trials
 from tutelage.engine.log import CONSOLE
 from tutelage.errors import RecipeError, RunError
+from tutelage.launcher import require_one_process
 from tutelage.records import RunFolder, alone_in, read_lines
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
@@ -87,6 +88,7 @@ def compare(
         TutelageError: the specification or one of its recipes is wrong; nothing has run then.
         RunError: a choice finds nothing that learns, or a row cannot be re-stamped.
     """
+    require_one_process("comparisons")
     known = read_spec(spec)
     folder = Path(runs) / known.name
     path = Path(records) if records is not None else folder / "trials.jsonl"

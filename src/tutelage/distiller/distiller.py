@@ -3,13 +3,14 @@
 It fits into any loop: see `examples/own_loop.py`. The engine uses nothing else.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, final
 
 import torch
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.utils import _pytree as pytree
 
 from tutelage import rng
@@ -172,6 +173,14 @@ class Distiller(nn.Module):
             raise SettingError(
                 f"{name} compares outputs of the kind {' or '.join(needs.outputs)}, but the task's "
                 f"are {self.task.kind}. Choose a method for that kind."
+            )
+        processes = distributed.get_world_size() if distributed.is_initialized() else 1
+        if needs.compares_samples and processes > 1:
+            warnings.warn(
+                f"{name} compares the samples of a batch with each other, and each of {processes} "
+                "processes compares those of its own part alone, as with a smaller batch. Train "
+                "in one process where that matters.",
+                stacklevel=4,
             )
         if needs.subnets and not self.student.subnets:
             raise NetworkError(

@@ -2,7 +2,8 @@
 
 Not accelerate's `save_state`: that writes pickles. What is saved is everything that the next step
 depends on (weights, buffers, optimizer, schedule, random states) and what the log had gathered.
-The loader has no state: a batch is a pure function of its step.
+The loader has no state: a batch is a pure function of its step. Of several processes, whose weights
+are the same, the first one writes for all.
 """
 
 import json
@@ -19,10 +20,18 @@ from torch.optim.lr_scheduler import LRScheduler
 from tutelage.distiller import Distiller
 from tutelage.engine.averaging import Average
 from tutelage.engine.optim import keep_only
+from tutelage.engine.processes import ALONE, Processes
 from tutelage.errors import CheckpointError, NonFiniteError
 from tutelage.records import RunFolder, write_folder
 
-__all__ = ["Progress", "restore", "save_checkpoint"]
+__all__ = [
+    "Progress",
+    "random_states",
+    "restore",
+    "restore_structures",
+    "save_checkpoint",
+    "structures",
+]
 
 KEPT = 2
 _TENSORS, _VALUES = "tensors.safetensors", "state.json"
@@ -55,9 +64,14 @@ def save_checkpoint(
     optimizer: Optimizer,
     schedule: LRScheduler,
     gathered: dict[str, Tensor],
+    random: dict[str, Tensor],
     average: Average | None = None,
 ) -> None:
     """Writes the checkpoint of a step and keeps the last two.
+
+    Args:
+        gathered: by the log.
+        random: states of all processes, as `random_states` gives them.
 
     Raises:
         NonFiniteError: a weight is not finite; the checkpoints before stay as they are.
@@ -77,17 +91,13 @@ def save_checkpoint(
     if average is not None:
         tensors |= {f"average.{key}": value for key, value in average.tensors().items()}
     tensors |= {f"log.{key}": value for key, value in gathered.items()}
-    tensors |= {f"rng.{key}": value for key, value in _random_states().items()}
+    tensors |= {f"rng.{key}": value for key, value in random.items()}
     values = {
         "progress": progress._asdict(),
         "groups": [_settings(group) for group in optimizer.param_groups],
         "optimizer": scalars,
         "schedule": {key: schedule.state_dict()[key] for key in _SCHEDULE},
-        "structure": {
-            name: structure
-            for name, part in distiller.deciding()
-            if (structure := part.structure()) is not None
-        },
+        "structure": structures(distiller),
     }
     detached = {name: _alone(value) for name, value in tensors.items()}
     path = folder.checkpoint(progress.step)
@@ -101,10 +111,14 @@ def restore(
     optimizer: Optimizer,
     schedule: LRScheduler,
     average: Average | None = None,
+    together: Processes = ALONE,
 ) -> tuple[Progress, dict[str, Tensor]]:
     """Loads the newest checkpoint into everything; without one, changes nothing.
 
     What methods had dropped is dropped again, before any weight is loaded.
+
+    Args:
+        together: the processes that train; each takes its own random states.
 
     Returns:
         Where the run stands, and what the log had gathered.
@@ -112,14 +126,11 @@ def restore(
     Raises:
         CheckpointError: the newest checkpoint is damaged, or of another run.
     """
-    folder.sweep(keep=folder.checkpoints)
     if not folder.checkpoints:
         return Progress(), {}
     path = folder.checkpoints[-1]
     tensors, values = _read(path)
-    for name, part in distiller.deciding():
-        if name in values["structure"]:
-            part.restore_structure(values["structure"][name])
+    restore_structures(distiller, values["structure"])
     keep_only(optimizer, distiller.trainable_parameters())
     try:
         distiller.load_state_dict(_under("model.", tensors))
@@ -132,9 +143,22 @@ def restore(
         ) from None
     _restore_optimizer(optimizer, _names(distiller), tensors, values)
     schedule.load_state_dict(values["schedule"])
-    _restore_random_states(_under("rng.", tensors))
+    _restore_random_states(_under("rng.", tensors), together)
     progress = Progress(**values["progress"] | {"phases": tuple(values["progress"]["phases"])})
     return progress, _under("log.", tensors)
+
+
+def structures(distiller: Distiller) -> dict[str, Any]:
+    """What phases have left of the learned parts of those that decide, as JSON."""
+    found = {name: part.structure() for name, part in distiller.deciding()}
+    return {name: structure for name, structure in found.items() if structure is not None}
+
+
+def restore_structures(distiller: Distiller, left: dict[str, Any]) -> None:
+    """Drops what was dropped when these were taken."""
+    for name, part in distiller.deciding():
+        if name in left:
+            part.restore_structure(left[name])
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -214,15 +238,26 @@ def _require_finite(distiller: Distiller, step: int) -> None:
         )
 
 
-def _random_states() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
+def random_states(together: Processes) -> dict[str, Tensor]:
+    """Of the CPU's generator and the devices', of all processes."""
+    own = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():
-        states |= {f"cuda{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
-    return states
+        # Of several processes each has one device, whatever its number.
+        states = torch.cuda.get_rng_state_all() if together.alone else [torch.cuda.get_rng_state()]
+        own |= {f"cuda{i}": state for i, state in enumerate(states)}
+    collected = {key: together.collect(state) for key, state in own.items()}
+    return {
+        f"{rank}/{key}" if rank else key: state
+        for key, states in collected.items()
+        for rank, state in enumerate(states)
+    }
 
 
-def _restore_random_states(states: dict[str, Tensor]) -> None:
-    torch.set_rng_state(states["cpu"])
-    for name, state in states.items():
-        if name != "cpu" and torch.cuda.is_initialized():
-            torch.cuda.set_rng_state(state, int(name.removeprefix("cuda")))
+def _restore_random_states(states: dict[str, Tensor], together: Processes) -> None:
+    """A process that was not there when they were saved keeps its own."""
+    rank = together.rank
+    own = _under(f"{rank}/", states) if rank else {k: v for k, v in states.items() if "/" not in k}
+    if "cpu" in own:
+        torch.set_rng_state(own.pop("cpu"))
+    for key, state in own.items() if torch.cuda.is_initialized() else ():
+        torch.cuda.set_rng_state(state, int(key.removeprefix("cuda")) if together.alone else "cuda")

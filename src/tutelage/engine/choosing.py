@@ -17,8 +17,8 @@ from torch.utils import _pytree as pytree
 from tutelage.data.loader import TrainLoader
 from tutelage.distiller import Distiller
 from tutelage.engine.host import undisturbed
-from tutelage.engine.loop import Session
 from tutelage.engine.phases import move
+from tutelage.engine.session import Session
 from tutelage.engine.settings import OPEN, TrainSettings
 from tutelage.records import RunFolder
 from tutelage.teachers import LiveTeacher

@@ -16,7 +16,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from tutelage.engine.settings import TrainSettings
-from tutelage.errors import OutOfMemoryError, SettingError
+from tutelage.errors import OutOfMemoryError
 
 __all__ = [
     "Stop",
@@ -24,7 +24,6 @@ __all__ = [
     "keep_freed_memory",
     "memory_in_words",
     "num_cores",
-    "require_one_process",
     "stopping",
     "undisturbed",
 ]
@@ -68,20 +67,6 @@ def num_cores() -> int:
         return max(1, min(allowed, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no Linux, no container, or "max"
         return allowed
-
-
-def require_one_process() -> None:
-    """Refuses to train in several processes, which the loaders are not yet told of.
-
-    Raises:
-        SettingError: a launcher has started more than one.
-    """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count > 1:
-        raise SettingError(
-            f"A launcher has started {count} processes, and runs train in one for now: each would "
-            "see the same pictures. Start one, or use tutelage.Distiller in a loop of your own."
-        )
 
 
 @contextmanager

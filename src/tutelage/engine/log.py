@@ -1,6 +1,7 @@
 """What training says: a line in metrics.jsonl per interval, and a progress bar.
 
 Sums are gathered on the device and read once per interval, so that no step waits for the device.
+Of several processes each gathers its own part of the batches; what is read is of all.
 """
 
 import sys
@@ -15,12 +16,14 @@ from rich.table import Column
 from torch import Tensor
 
 from tutelage.distiller import Output
+from tutelage.engine.processes import ALONE, Processes
 from tutelage.errors import NonFiniteError
 from tutelage.records import RunFolder, append_line
 
 __all__ = ["CONSOLE", "Display", "Log"]
 
 LOSS = "loss"
+_NEVER = 2**62
 
 CONSOLE = Console(stderr=True)
 """Whatever moves on the terminal is drawn by this one: two would draw over each other."""
@@ -33,6 +36,7 @@ class Log:
     Args:
         names: of the terms. A method may stop giving some of them after a phase.
         track: is given each line's numbers and the step.
+        together: the processes that train; the first one writes.
     """
 
     def __init__(
@@ -41,8 +45,9 @@ class Log:
         names: tuple[str, ...],
         device: torch.device,
         track: Callable[[dict[str, float], int], None],
+        together: Processes = ALONE,
     ) -> None:
-        self._folder = folder
+        self._folder, self._together = folder, together
         self._names = (LOSS, *names)
         self._track = track
         zeros = torch.zeros(len(self._names), device=device)
@@ -79,8 +84,12 @@ class Log:
         Raises:
             NonFiniteError: names the first such step and the terms.
         """
-        first = self._first_bad.tolist()
-        steps = [step for step in first if step >= 0]
+        own = self._first_bad.tolist()
+        # So put, the earliest step is the largest, and never is least of all.
+        first = [
+            -step for step in self._together.largest(*(-s if s >= 0 else -_NEVER for s in own))
+        ]
+        steps = [step for step in first if step < _NEVER]
         if steps:
             step = min(steps)
             named = [name for name, at in zip(self._names, first, strict=True) if at == step]
@@ -99,13 +108,14 @@ class Log:
         """
         self.check()
         now = time.perf_counter()
-        read = zip(self._names, self._sums.tolist(), self._times, strict=True)
+        sums, counts, pictures = self._of_all()
+        read = zip(self._names, sums.tolist(), self._times, strict=True)
         numbers = {name: total / times for name, total, times in read if times}
-        correct, labelled = self._counts.tolist()
+        correct, labelled = counts.tolist()
         if labelled:
             numbers["accuracy"] = correct / labelled
         numbers["lr"] = lr
-        numbers["images_per_second"] = self._pictures / max(now - self._since, 1e-9)
+        numbers["images_per_second"] = pictures / max(now - self._since, 1e-9)
         self.note(step, numbers)
         self._sums.zero_()
         self._counts.zero_()
@@ -114,22 +124,33 @@ class Log:
 
     def note(self, step: int, numbers: dict[str, float]) -> None:
         """Writes a line, here and to the trackers."""
-        append_line(self._folder.metrics, {"step": step, **numbers})
-        self._track(numbers, step)
+        if self._together.first:
+            append_line(self._folder.metrics, {"step": step, **numbers})
+            self._track(numbers, step)
+
+    def _of_all(self) -> tuple[Tensor, Tensor, int]:
+        """Sums as the mean of all processes, counts and pictures of all together."""
+        sums = self._together.sums(self._sums) / self._together.count
+        pictures = self._together.sums(torch.tensor(self._pictures))
+        return sums, self._together.sums(self._counts), int(pictures)
 
     def gathered(self) -> dict[str, Tensor]:
         """For the checkpoint."""
-        times = torch.tensor([*self._times, self._pictures])
+        sums, counts, pictures = self._of_all()
+        times = torch.tensor([*self._times, pictures])
         elapsed = torch.tensor(time.perf_counter() - self._since, dtype=torch.float64)
-        return {"sums": self._sums, "counts": self._counts, "times": times, "elapsed": elapsed}
+        return {"sums": sums, "counts": counts, "times": times, "elapsed": elapsed}
 
     def restore(self, gathered: dict[str, Tensor]) -> None:
         """From a checkpoint; an empty dict leaves everything at zero."""
-        if gathered:
-            self._sums.copy_(gathered["sums"])
+        if not gathered:
+            return
+        *self._times, pictures = gathered["times"].tolist()
+        if self._together.first:  # which says for all what they had gathered
+            self._sums.copy_(gathered["sums"] * self._together.count)
             self._counts.copy_(gathered["counts"])
-            *self._times, self._pictures = gathered["times"].tolist()
-            self._since = time.perf_counter() - gathered["elapsed"].item()
+            self._pictures = pictures
+        self._since = time.perf_counter() - gathered["elapsed"].item()
 
 
 @final

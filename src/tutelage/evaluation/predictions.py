@@ -1,6 +1,6 @@
 """One pass of a network over pictures; every measure of outputs reads its result."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from tutelage.taps import evaluating
 from tutelage.teachers import StoredTeacher
 from tutelage.types import Batch
 
-__all__ = ["Predictions", "predict", "recall"]
+__all__ = ["Predictions", "gathered", "predict", "recall"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,3 +72,20 @@ def recall(teacher: StoredTeacher, batches: Iterable[Batch]) -> Predictions:
         assert batch.index is not None
         parts.append((teacher.recall(batch), batch.targets, batch.has_label, batch.index))
     return Predictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def gathered(mine: Predictions, collect: Callable[[Tensor], list[Tensor]]) -> Predictions:
+    """What several processes saw, of all pictures, in their order, each once.
+
+    Args:
+        mine: of this process's share, every n-th picture from its rank on, as `EvalLoader` gives.
+        collect: of rows, those of every process, by rank; all call this.
+    """
+    columns = []
+    for rows in (mine.outputs, mine.targets, mine.has_label, mine.index):
+        parts = collect(rows)
+        together = rows.new_empty(sum(map(len, parts)), *rows.shape[1:])
+        for rank, part in enumerate(parts):
+            together[rank :: len(parts)] = part
+        columns.append(together)
+    return Predictions(*columns)

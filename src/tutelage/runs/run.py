@@ -11,12 +11,13 @@ from torch import nn
 
 from tutelage.build import Built, build
 from tutelage.data import Source
-from tutelage.engine import Trained, fit, require_one_process
+from tutelage.engine import Processes, Trained, fit, launched, resolve_device
 from tutelage.engine.choosing import Chosen
 from tutelage.engine.log import CONSOLE
 from tutelage.engine.profiling import Dear
 from tutelage.errors import Interrupted, NonFiniteError, RecipeError, RunError
 from tutelage.evaluation.accuracy import accuracy
+from tutelage.evaluation.predictions import gathered
 from tutelage.identity import identity_parts
 from tutelage.models.network import AnyNetwork, Network
 from tutelage.models.saved import load, save_network
@@ -76,6 +77,9 @@ def train(
 ) -> Run:
     """Runs a recipe to its end.
 
+    Of processes that a launcher has started together, as torchrun does, all call this with the same
+    arguments and train one run: see docs/machines.md.
+
     Args:
         recipe: a recipe, what its YAML says, a file, or the name of a packaged recipe.
         overrides: `key=value`, keys dotted.
@@ -97,7 +101,6 @@ def train(
         TutelageError: what was asked for does not exist or does not fit; nothing was written.
         Interrupted: the run was asked to stop; `resume` continues it, unless it has finished.
     """
-    require_one_process()
     given = {"student": student, "teacher": teacher, "data": data}
     objects = [what for what, value in given.items() if value is not None]
     resolved, default_name = _resolve(recipe, overrides, objects)
@@ -107,12 +110,21 @@ def train(
         folder.require_free()
     else:
         resolved = _require_unfinished(folder, resolved)
-    with surroundings(resolved.train) as device:
-        built = build(resolved, student=student, teacher=teacher, data=data, with_test=with_test)
-        built, chosen = settle(built, device)
-        if chosen is not None and shown:
-            CONSOLE.print(f"{folder.path.name}: {chosen}", highlight=False, soft_wrap=True)
-        said = None if chosen is not None else caution(built.recipe.train)
+    device = resolve_device(resolved.train.device)
+    with launched(device) as together, surroundings(resolved.train) as device:
+        together.wait()  # till all have seen whether the folder is there
+        built = build(
+            resolved,
+            student=student,
+            teacher=teacher,
+            data=data,
+            with_test=with_test,
+            rank=together.rank,
+            world_size=together.count,
+        )
+        built, chosen = settle(built, device, together)
+        shown = shown and together.first
+        said = str(chosen) if chosen is not None else caution(built.recipe.train)
         if said is not None and shown:
             CONSOLE.print(f"{folder.path.name}: {said}", highlight=False, soft_wrap=True)
         origin = _new_origin(built, chosen) if begins else _resumed_origin(folder, built)
@@ -120,16 +132,18 @@ def train(
         # Taken before training: the code as it is run.
         record = {"schema": RECORD_SCHEMA, "name": folder.path.name, "command": command}
         record |= {"began": origin["began"], "commit": git_commit()}
-        trained = _fit(built, folder, origin, device, begins, shown, profile)
-        shown_as = built.source.test.rule
-        save_network(
-            folder.student, built.student, built.description._replace(pictures=tuple(shown_as))
-        )
-        record |= _origin(built, origin, device, trained)
-        record |= results(built, device, trained, checked)
-        if with_test:
-            add_test(record, folder, built, device, command, "final measurement, after all choices")
-        write_json(folder.record, record)
+        trained = _fit(built, folder, origin, device, begins, shown, profile, together)
+        if together.first:
+            shown_as = built.source.test.rule
+            description = built.description._replace(pictures=tuple(shown_as))
+            save_network(folder.student, built.student, description)
+            record |= _origin(built, origin, device, trained)
+            record |= results(built, device, trained, checked)
+            if with_test:
+                purpose = "final measurement, after all choices"
+                add_test(record, folder, built, device, command, purpose)
+            write_json(folder.record, record)
+        record = together.tell(record)
     if trained.signal is not None:
         raise Interrupted(
             f"Stopped; the run in {folder.path} was at its end and is finished.",
@@ -157,7 +171,6 @@ def _resumed_origin(folder: RunFolder, built: Built) -> dict[str, Any]:
             stacklevel=3,
         )
         origin["codes"] = [*origin["codes"], built.code]
-        write_json(folder.origin, origin)
     return origin
 
 
@@ -173,8 +186,10 @@ def _origin(
         threads=trained.threads,
         device=device.type,
         versions=versions(),
+        processes=trained.processes,
     )
     machine = {"device": device.type, "threads": trained.threads}
+    machine |= {"processes": trained.processes} if trained.processes > 1 else {}
     return {
         "identity": digest(parts),
         "code": code,
@@ -194,10 +209,13 @@ def _fit(
     begins: bool,
     shown: bool,
     profile: bool,
+    together: Processes,
 ) -> Trained:
     """Trains; of a run that could not even begin, no folder is left."""
-    if begins:
+    if begins and together.first:
         folder.create(dump(built.recipe), origin)
+    elif together.first and origin != folder.read_origin():
+        write_json(folder.origin, origin)
     try:
         return fit(
             built.distiller,
@@ -205,25 +223,33 @@ def _fit(
             built.recipe.train,
             folder,
             held_out=built.validation,
-            validate=lambda: _mean_accuracy(built, device),
+            validate=lambda: _mean_accuracy(built, device, together),
             seed=built.recipe.seed,
             title=folder.path.name,
             shown=shown,
             profile=profile,
+            together=together,
         )
     except (Interrupted, NonFiniteError):
         raise
     except Exception:
-        if begins and folder.checkpoints in ([], [folder.checkpoint(0)]):
+        unbegun = folder.checkpoints in ([], [folder.checkpoint(0)])
+        if begins and together.first and unbegun:
             remove(folder.path)
         raise
 
 
-def _mean_accuracy(built: Built, device: torch.device) -> float:
-    """On validation, of the student, or of it and its sub-nets."""
-    found = [
-        accuracy(look(one, built.validation, built, device)) for one in students_of(built).values()
-    ]
+def _mean_accuracy(built: Built, device: torch.device, together: Processes) -> float:
+    """On validation, of the student, or of it and its sub-nets.
+
+    Each process looks at its share of the pictures, if there is one for each.
+    """
+    shared = len(built.split.validation) >= together.count
+    pictures = built.validation.share(together.rank, together.count) if shared else built.validation
+    found = []
+    for one in students_of(built).values():
+        seen = look(one, pictures, built, device)
+        found.append(accuracy(gathered(seen, together.collect) if shared else seen))
     return sum(found) / len(found)
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from tutelage.build import Built
-from tutelage.engine import TrainSettings, resolve_device
+from tutelage.engine import ALONE, Processes, TrainSettings, resolve_device
 from tutelage.engine.choosing import Chosen, choose, settled
 from tutelage.engine.host import imitates_bf16
 from tutelage.recipes import Recipe
@@ -12,10 +12,13 @@ from tutelage.teachers import StoredTeacher
 __all__ = ["caution", "settle", "with_chosen"]
 
 
-def settle(built: Built, device: torch.device) -> tuple[Built, Chosen | None]:
+def settle(
+    built: Built, device: torch.device, together: Processes = ALONE
+) -> tuple[Built, Chosen | None]:
     """Measures what is open, and enters it in the recipe; what is not open stays.
 
-    A store was made in one precision, so a run from it has that one.
+    A store was made in one precision, so a run from it has that one. Of several processes the first
+    one measures, alone, for all.
 
     Returns:
         The same objects with a recipe in which nothing is open; and what was chosen, if anything.
@@ -27,7 +30,10 @@ def settle(built: Built, device: torch.device) -> tuple[Built, Chosen | None]:
         chosen = Chosen({"precision": built.teacher.store.manifest.fingerprint["precision"]})
         settings = settled(settings, chosen.values)
     if settings.open:
-        chosen = chosen.joined(choose(built.distiller, built.train, settings, device))
+        measured = Chosen({})
+        if together.first:
+            measured = choose(built.distiller, built.train, settings, device)
+        chosen = chosen.joined(Chosen(**together.tell(measured._asdict())))
     return built._replace(recipe=with_chosen(built.recipe, chosen)), chosen
 
 
