@@ -30,13 +30,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2},
     "bf16": {"precision": "bf16"},
     "unused": {},
+    "norms": {"sync_norms": True, "evaluate_every": 4},
+    "norms, bf16": {"sync_norms": True, "precision": "bf16"},
 }
 PHASES = {"phases": 4, "steps": 12}
 
 
 def new_pupil(case: str) -> Distiller:
     """Without dropout, and with norms that do not depend on who shares a batch."""
-    own = {"norm": "group", "dropout": 0.0}
+    own: dict[str, Any] = {"norm": "batch" if "norms" in case else "group", "dropout": 0.0}
     methods: dict[str, Any] = {"kd": (KD(temperature=2), 0.5)}
     if case == "phases":
         methods = {"projection": (KnowledgeProjection(mask=True), 0.5)}
@@ -61,8 +63,10 @@ def look(pupil: Distiller, together: Processes) -> Any:
 
 
 def weights(pupil: Distiller) -> dict[str, list[float]]:
+    """And statistics."""
     return {
-        name: value.detach().flatten().double().tolist() for name, value in pupil.named_parameters()
+        name: value.detach().flatten().double().tolist()
+        for name, value in pupil.state_dict().items()
     }
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,19 @@ def test_links_between_documents_lead_somewhere() -> None:
     assert links
     for page, link in links:
         assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_a_folder_is_brought_from_another_file_system(tmp_path: Path) -> None:
+    import fsspec
+
+    (block,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs/machines.md").read_text(), re.DOTALL
+    )
+    known: dict[str, Any] = {}
+    exec(compile(block, "<block>", "exec"), known)
+    there = fsspec.filesystem("memory")
+    there.pipe({"/shelf/my/manifest.json": b"{}", "/shelf/my/deep/shard": b"abc"})
+    known["bring"]("memory://shelf/my", str(tmp_path / "my"))
+    found = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == {"my/manifest.json", "my/deep/shard"}
+    assert (tmp_path / "my/deep/shard").read_bytes() == b"abc"

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tutelage.records import RunFolder, read_lines
@@ -94,6 +95,34 @@ def test_a_killed_process_ends_the_other_with_one_sentence_and_the_run_goes_on(t
     assert done.returncode == 0, done.stderr[-3000:]
     assert 0 < reached < 1000
     assert folder.read_record()["steps"] == 1000
+
+
+def test_a_launcher_that_starts_anew_what_was_killed_ends_with_the_run(tmp_path: Path):
+    command = ["train", *RECIPE, "train.steps=1000", "train.checkpoint_every=20", "--resume"]
+    launcher = subprocess.Popen(
+        [sys.executable, *TORCHRUN, "--max-restarts", "2", "-m", "tutelage", *command],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    folder = RunFolder(tmp_path / "runs" / "run")
+    with launcher:
+        try:
+            end = time.monotonic() + 120
+            while time.monotonic() < end and len(folder.checkpoints) < 2:
+                time.sleep(0.1)
+            child = psutil.Process(launcher.pid).children()[0]
+            child.kill()
+            said, _ = launcher.communicate(timeout=200)
+        finally:
+            launcher.kill()
+    assert launcher.returncode == 0, said[-3000:]
+    assert "has lost another one" in said
+    assert folder.read_record()["steps"] == 1000
+    steps = [line["step"] for line in read_lines(folder.metrics) if "lr" in line]
+    assert steps == list(range(20, 1001, 20))
 
 
 def test_a_store_of_two_processes_is_that_of_one(tmp_path: Path):

@@ -5,6 +5,7 @@ the next word to it, where NCCL would wait. Every call here is one that all proc
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, distributed
 
 from tutelage.errors import RunError, SettingError
-from tutelage.launcher import place, require_said
+from tutelage.launcher import Place, place, require_said
 
 __all__ = ["ALONE", "PATIENCE", "Processes", "launched"]
 
@@ -140,13 +141,29 @@ def launched(device: torch.device) -> Iterator[Processes]:
     with _in_words(said.rank, said.world_size):
         if own:
             require_said("MASTER_ADDR", "MASTER_PORT")
-            kind = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-            distributed.init_process_group(kind, timeout=PATIENCE)
+            _join(said, "cpu:gloo,cuda:nccl" if cuda else "gloo")
         try:
             yield Processes(said.rank, said.world_size)
         finally:
             if own:
                 distributed.destroy_process_group()
+
+
+def _join(said: Place, kind: str) -> None:
+    """Meets the others where the launcher says.
+
+    A launcher that starts processes anew keeps that place, where those before have left their
+    addresses (pytorch/pytorch#135712); so each start meets behind a door of its own.
+    """
+    store, _, _ = next(distributed.rendezvous("env://", timeout=PATIENCE))
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    distributed.init_process_group(
+        kind,
+        store=distributed.PrefixStore(f"start {start}", store),
+        rank=said.rank,
+        world_size=said.world_size,
+        timeout=PATIENCE,
+    )
 
 
 @contextmanager

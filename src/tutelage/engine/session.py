@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, NamedTuple, final
 
 import torch
@@ -27,6 +27,7 @@ from tutelage.engine.checkpoint import (
 )
 from tutelage.engine.host import keep_freed_memory
 from tutelage.engine.log import Log
+from tutelage.engine.norms import synchronized
 from tutelage.engine.optim import keep_only, make_optimizer
 from tutelage.engine.phases import end_phase
 from tutelage.engine.processes import ALONE, Processes
@@ -126,6 +127,9 @@ class Session:
         self._at, self._began = Progress(), time.perf_counter()
         self.ended: str | None = None
         # At last: from here on `close` gives the student back.
+        self._shared = ExitStack()
+        if settings.sync_norms and not together.alone:
+            self._shared.enter_context(synchronized(distiller))
         self._rounded = None
         if settings.quantization is not None:
             images = distiller.example()
@@ -368,6 +372,7 @@ class Session:
             if self._average is not None:
                 self._average.take_over()
         finally:
+            self._shared.close()
             if self._rounded is not None:
                 self._rounded.remove()
             self._distiller.eval()

@@ -59,6 +59,8 @@ class TrainSettings:
             weights that rounding hurts little (see `models.fake_quantization`). What is validated
             meanwhile is rounded; what is saved, and measured at the end, is not. Needs fp32. None:
             there is no rounding.
+        sync_norms: batch norms of several processes share their statistics. In one process it
+            changes nothing.
         precision: "bf16" runs under autocast; "fp32" does not. "auto": see `engine.choosing`.
         channels_last: memory format of images and convolutions; faster on most devices, or "auto".
         compile: compile the step with torch.compile.
@@ -86,6 +88,7 @@ class TrainSettings:
     clip: float | None = None
     average: float | None = None
     quantization: Runtime | None = None
+    sync_norms: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "bf16"
     channels_last: bool | Literal["auto"] = True
     compile: bool = False
@@ -148,6 +151,11 @@ class TrainSettings:
             raise SettingError(
                 f"A step that rounds as int8 does is not compiled, but quantization is "
                 f"{self.quantization} and compile is true. Leave one of them out."
+            )
+        if self.sync_norms and self.compile:
+            raise SettingError(
+                "Norms that ask other processes are not compiled, but sync_norms and compile are "
+                "true. Leave one of them out."
             )
         if self.max_minutes is not None and not self.max_minutes > 0:
             raise SettingError(f"max_minutes must be above 0, not {self.max_minutes}.")
