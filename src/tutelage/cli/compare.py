@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -20,7 +20,8 @@ app = typer.Typer(add_completion=False)
 @app.command(
     epilog="Examples:\n\n"
     "tutelage compare digits-demo\n"
-    "tutelage compare spec.yaml --records benchmarks/spec.jsonl --json"
+    "tutelage compare spec.yaml --records benchmarks/spec.jsonl --json\n"
+    "tutelage compare spec.yaml --executor ray --cpus 4 --gpus 1 --address auto"
 )
 def compare(
     spec: Annotated[
@@ -53,6 +54,22 @@ def compare(
             "makes it another trial.",
         ),
     ] = 1,
+    executor: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Where trials run: here, or as tasks of a Ray cluster."),
+    ] = "local",
+    cpus: Annotated[
+        int, typer.Option(metavar="N", help="With ray: of a machine, for each trial.")
+    ] = 1,
+    gpus: Annotated[
+        float, typer.Option(metavar="N", help="With ray: the same; 0.5 lets two share one.")
+    ] = 0.0,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With ray: of the cluster.", show_default="RAY_ADDRESS, or a Ray started here"
+        ),
+    ] = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print the table as Markdown.")
     ] = False,
@@ -69,8 +86,17 @@ def compare(
     """
     if markdown and as_json:
         raise SettingError("--markdown and --json exclude each other. Leave one out.")
+    share = comparison.Share(cpus, gpus, address)
+    if executor == "local" and share != comparison.Share():
+        raise SettingError("--cpus, --gpus and --address are for --executor ray. Leave them out.")
     done = comparison.compare(
-        spec, runs=runs, records=records, restamp=restamp, jobs=jobs, command=COMMAND.get()
+        spec,
+        runs=runs,
+        records=records,
+        restamp=restamp,
+        jobs=jobs,
+        cluster=share if executor == "ray" else None,
+        command=COMMAND.get(),
     )
     page = done.folder / "report.html"
     done.folder.mkdir(parents=True, exist_ok=True)

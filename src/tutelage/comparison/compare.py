@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from tutelage.build import build
 from tutelage.comparison.board import Board, showing
-from tutelage.comparison.jobs import running
+from tutelage.comparison.cluster import Cluster, Share
+from tutelage.comparison.jobs import Jobs, running
 from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Started, Trials
 from tutelage.engine.log import CONSOLE
-from tutelage.errors import RecipeError, RunError
+from tutelage.errors import RecipeError, RunError, SettingError
 from tutelage.launcher import require_one_process
 from tutelage.records import RunFolder, alone_in, read_lines
 from tutelage.report.claims import Finding
@@ -63,6 +64,7 @@ def compare(
     records: Path | str | None = None,
     restamp: bool = False,
     jobs: int = 1,
+    cluster: Share | None = None,
     shown: bool = True,
     command: str = "tutelage.compare",
 ) -> Comparison:
@@ -81,6 +83,9 @@ def compare(
             threads; another share gives other bits, so these are other trials, and their wall
             times are those of a busy machine. A script that asks for more than 1 must do so below
             `if __name__ == "__main__":`.
+        cluster: trials are tasks of Ray, each with this share, as many at once as there is room
+            for. All machines see this folder and have the same versions; a trial whose machine is
+            lost goes on elsewhere. Not beside `jobs`.
         shown: whether to show progress.
         command: how it was called, for the records.
 
@@ -97,14 +102,18 @@ def compare(
     groups = known.groups()
     subnets = {name: known.subnet(name) for name in known.rows}
     board = Board(subnets, len(known.seeds), known.axes)
-    with running(jobs) as pool:
+    if cluster is not None and jobs != 1:
+        raise SettingError("A cluster has room for so many trials as it has; leave jobs out.")
+    pool = Jobs(jobs) if cluster is None else Cluster(cluster)
+    here = cluster is None and jobs == 1
+    with running(pool):
         trials = Trials(
             path,
             folder,
             pool,
             extras=_extras(known),
             notice=board.notice,
-            shown=shown and jobs == 1,
+            shown=shown and here,
             command=command,
         )
         for group in groups:  # what cannot be built shall say so before anything runs

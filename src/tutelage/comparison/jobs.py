@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 
@@ -18,7 +18,32 @@ from tutelage.engine.host import num_cores
 from tutelage.errors import Interrupted, RunError, SettingError
 from tutelage.runs.surroundings import usual_threads
 
-__all__ = ["Jobs", "running"]
+__all__ = ["Jobs", "Pool", "running"]
+
+
+@runtime_checkable
+class Pool(Protocol):
+    """Where trials run.
+
+    Attributes:
+        count: how many at a time.
+        threads: of the CPU, that each has for itself.
+    """
+
+    count: int
+    threads: int
+
+    def start(self, function: Callable[[Any], Any], argument: Any) -> "Future[Any]":
+        """Begins a call as soon as there is room for it; what it takes and gives is pickled."""
+        ...
+
+    def stop(self, number: int) -> None:
+        """Lets nothing new begin, and tells what is running to save and end, as by a signal."""
+        ...
+
+    def close(self) -> None:
+        """Waits for what is running."""
+        ...
 
 
 @final
@@ -105,16 +130,15 @@ class Jobs:
 
 
 @contextmanager
-def running(count: int) -> Iterator[Jobs]:
-    """Jobs that end in order: a signal, or an error, stops all of them."""
-    jobs = Jobs(count)
-    with _terminable(several=count > 1):
+def running(pool: Pool) -> Iterator[None]:
+    """What runs in it ends in order: a signal, or an error, stops all of it."""
+    with _terminable(several=not isinstance(pool, Jobs) or pool.count > 1):
         try:
-            yield jobs
+            yield
         except BaseException as error:
-            jobs.stop(error.signal if isinstance(error, Interrupted) else signal.SIGTERM)
+            pool.stop(error.signal if isinstance(error, Interrupted) else signal.SIGTERM)
             raise
-        jobs.close()
+        pool.close()
 
 
 @contextmanager

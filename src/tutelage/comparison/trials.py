@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, final
 
 from tutelage.build import build
-from tutelage.comparison.jobs import Jobs
+from tutelage.comparison.jobs import Pool
 from tutelage.comparison.outcome import Task, outcome
 from tutelage.comparison.spec import Spec
 from tutelage.engine import resolve_device
@@ -64,7 +64,7 @@ class Trials:
         self,
         records: Path,
         runs: Path,
-        jobs: Jobs,
+        jobs: Pool,
         *,
         extras: Extras,
         notice: Callable[..., None],

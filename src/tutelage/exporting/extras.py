@@ -16,6 +16,7 @@ __all__ = ["needed", "quiet", "versions_of"]
 
 _EXTRAS = {"onnx": "onnx", "onnxruntime": "onnx", "onnxscript": "onnx"}
 _EXTRAS |= {"executorch": "executorch", "torchao": "executorch"}
+_EXTRAS |= {"ray": "ray", "optuna": "tune"}
 
 
 def needed(*names: str) -> ModuleType:

@@ -1,0 +1,166 @@
+"""Trials as tasks of a Ray on this machine."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tiny import recipe
+
+from tutelage.cli.main import main
+from tutelage.comparison import Share, cluster, compare
+from tutelage.errors import SettingError
+from tutelage.exporting.extras import needed
+from tutelage.records import RunFolder, read_lines
+
+SPEC: dict[str, Any] = {
+    "schema": 1,
+    "name": "tiny",
+    "base": recipe(steps=150, checkpoint_every=10, log_every=10),
+    "seeds": [0, 1],
+    "controls": "none",
+    "rows": {"narrow": {}, "wide": {"set": {"student.width": 3}}},
+}
+
+
+def test_a_share_is_a_part_of_a_machine():
+    with pytest.raises(SettingError, match="1 CPU or more, not 0"):
+        Share(cpus=0)
+    for gpus in (-1, 1.5):
+        with pytest.raises(SettingError, match=f"such as 0.5, or whole ones, not {gpus}"):
+            Share(gpus=gpus)
+
+
+def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SettingError, match=r"pip install 'tutelage\[ray\]'"):
+        cluster.Cluster(Share())
+
+
+def test_a_share_without_a_cluster_is_refused(capsys: pytest.CaptureFixture[str]):
+    assert main(["compare", "digits-demo", "--cpus", "2"]) == 2
+    assert "are for --executor ray" in capsys.readouterr().err
+    with pytest.raises(SettingError, match="leave jobs out"):
+        compare(SPEC, jobs=2, cluster=Share())
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """With room for two trials."""
+    ray = needed("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+def workers() -> list[psutil.Process]:
+    """That work on a trial now."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or [""]
+        if words[0].startswith("ray::_work"):
+            found.append(process)
+    return found
+
+
+def lines(runs: Path) -> list[dict[str, Any]]:
+    return [one for one in read_lines(runs / "tiny" / "trials.jsonl") if one["kind"] == "trial"]
+
+
+def weights(runs: Path) -> dict[str, str]:
+    return {
+        line["record"]["name"]: line["record"]["students"]["student"]["weights"]
+        for line in lines(runs)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_a_killed_trial_is_finished_elsewhere_and_counted_once(tmp_path: Path):
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(SPEC))
+    address = needed("ray").get_runtime_context().gcs_address
+    words = ["compare", str(path), "--executor", "ray", "--address", address]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tutelage", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    killed = None
+    with process:
+        end = time.monotonic() + 200
+        while killed is None and time.monotonic() < end and process.poll() is None:
+            begun = [one for one in tmp_path.rglob("step-*") if int(one.name[5:]) >= 20]
+            if begun and workers():
+                killed = workers()[0]
+                killed.send_signal(signal.SIGKILL)
+            time.sleep(0.02)
+        said, wrong = process.communicate(timeout=300)
+    assert killed is not None
+    assert process.returncode == 0, wrong[-3000:]
+    assert "narrow" in said
+    assert len(lines(tmp_path / "runs")) == 4
+    for line in lines(tmp_path / "runs"):
+        folder = RunFolder(tmp_path / "runs" / "tiny" / line["record"]["name"])
+        steps = [one["step"] for one in read_lines(folder.metrics) if "lr" in one]
+        assert steps == list(range(10, 151, 10))
+        assert len(line["record"]["readings"]) == 1
+    compare(SPEC, runs=tmp_path / "alone", shown=False)
+    assert weights(tmp_path / "runs") == weights(tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_what_is_told_to_stop_saves_and_goes_on(tmp_path: Path):
+    long = SPEC | {"base": recipe(steps=100_000, checkpoint_every=100_000)}
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(long))
+    address = needed("ray").get_runtime_context().gcs_address
+    words = ["compare", str(path), "--executor", "ray", "--address", address]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tutelage", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        end = time.monotonic() + 200
+        while len(list(tmp_path.rglob("step-*"))) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        _, wrong = process.communicate(timeout=100)
+    assert process.returncode == 128 + signal.SIGTERM, wrong[-3000:]
+    assert "Go on with: tutelage compare" in wrong
+    saved = [one for one in tmp_path.rglob("step-*") if int(one.name[5:]) > 0]
+    assert len(saved) == 2
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "spec.json"
+    path.write_text(json.dumps(SPEC))
+    words = [str(path), "--runs", str(tmp_path / "runs"), "--executor", "ray"]
+    assert main(["compare", *words, "--address", "127.0.0.1:1"]) == 2
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("error: There is no Ray cluster at 127.0.0.1:1: ")
+    assert "ray start --head" in sentence
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_what_does_not_fit_is_refused(tmp_path: Path):
+    with pytest.raises(SettingError, match=r"takes 3 CPUs and 0 GPUs, and the cluster has 2 and 0"):
+        compare(SPEC, runs=tmp_path, cluster=Share(cpus=3), shown=False)
+    with pytest.raises(SettingError, match=r"1 CPUs and 1 GPUs"):
+        compare(SPEC, runs=tmp_path, cluster=Share(gpus=1), shown=False)
