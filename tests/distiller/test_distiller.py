@@ -4,6 +4,7 @@ import copy
 import gc
 import subprocess
 import sys
+import warnings
 import weakref
 from collections.abc import Iterator
 from math import exp, log, log1p
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from tutelage.distiller import Distiller, Schedule
 from tutelage.errors import NetworkError, SettingError, TeacherError
-from tutelage.methods import KD, AttentionTransfer, FitNetHints, Method
+from tutelage.methods import KD, AttentionTransfer, FitNetHints, Geometric, Method
 from tutelage.methods._base import Needs
 from tutelage.models import create
 from tutelage.models.cifar_resnet import cifar_resnet
@@ -705,3 +706,18 @@ def test_the_supervised_terms_of_sub_nets_are_weighted_as_their_mean(norms: Norm
         torch.testing.assert_close(out.terms[term], alone(images, labels).loss.detach())
     whole, *parts = out.terms.values()
     torch.testing.assert_close(out.loss.detach(), 0.5 * (whole + 3 * sum(parts) / 2))
+
+
+def test_a_method_that_compares_samples_says_what_several_processes_do_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Distiller(student(), teacher(), methods={"near": (Geometric(pool="batch"), 1.0)})
+        monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+        Distiller(student(), teacher(), methods={"near": (Geometric(pool="image"), 1.0)})
+    with pytest.warns(
+        UserWarning, match=r"^near compares .* each of 4 processes .* of its own part"
+    ):
+        Distiller(student(), teacher(), methods={"near": (Geometric(pool="batch"), 1.0)})

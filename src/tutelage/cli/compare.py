@@ -54,6 +54,14 @@ def compare(
             "makes it another trial.",
         ),
     ] = 1,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First search what rows leave to `tune`, on validation; the control gets as many "
+            "tries.",
+        ),
+    ] = False,
     executor: Annotated[
         Literal["local", "ray"],
         typer.Option(help="Where trials run: here, or as tasks of a Ray cluster."),
@@ -95,6 +103,7 @@ def compare(
         records=records,
         restamp=restamp,
         jobs=jobs,
+        tune=tune,
         cluster=share if executor == "ray" else None,
         command=COMMAND.get(),
     )

@@ -11,6 +11,7 @@ from tutelage.comparison.cluster import Cluster, Share
 from tutelage.comparison.jobs import Jobs, running
 from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Started, Trials
+from tutelage.comparison.tuning import file_beside, tuned
 from tutelage.engine.log import CONSOLE
 from tutelage.errors import RecipeError, RunError, SettingError
 from tutelage.launcher import require_one_process
@@ -20,7 +21,7 @@ from tutelage.report.comparisons import make_tables
 from tutelage.report.declared import late_claims
 from tutelage.report.layout import Table
 from tutelage.report.lines import of_student, works
-from tutelage.runs import Extras
+from tutelage.runs import NOTHING, Extras
 from tutelage.runs.settling import caution, settle
 from tutelage.runs.surroundings import surroundings
 
@@ -65,6 +66,7 @@ def compare(
     restamp: bool = False,
     jobs: int = 1,
     cluster: Share | None = None,
+    tune: bool = False,
     shown: bool = True,
     command: str = "tutelage.compare",
 ) -> Comparison:
@@ -86,6 +88,8 @@ def compare(
         cluster: trials are tasks of Ray, each with this share, as many at once as there is room
             for. All machines see this folder and have the same versions; a trial whose machine is
             lost goes on elsewhere. Not beside `jobs`.
+        tune: first search what rows leave to `tune`, on validation; see `comparison.tuning`. Needed
+            if one does.
         shown: whether to show progress.
         command: how it was called, for the records.
 
@@ -98,6 +102,8 @@ def compare(
     folder = Path(runs) / known.name
     path = Path(records) if records is not None else folder / "trials.jsonl"
     _require_place(path, folder)
+    if not tune and any(row.tune for row in known.rows.values()):
+        raise RecipeError("A row of the specification says `tune`. Ask for the search: --tune.")
     _extras(known).digest()
     groups = known.groups()
     subnets = {name: known.subnet(name) for name in known.rows}
@@ -121,6 +127,19 @@ def compare(
         with alone_in(folder, "tutelage compare"):
             trials.read_lines()
             known = _decide(known, trials, pool.threads, shown=shown)
+            if tune:
+                tries = Trials(
+                    file_beside(path),
+                    folder,
+                    pool,
+                    extras=NOTHING,
+                    notice=board.notice,
+                    shown=shown and here,
+                    command=command,
+                )
+                tries.read_lines()
+                with showing(board, shown=shown):
+                    known = tuned(known, tries, pool, folder)
             described = known.model_dump(mode="json", by_alias=True)
             trials.note_spec(described, known.decided)
             board.note_file(trials.finished)

@@ -5,7 +5,14 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 
 from tutelage.engine.choosing import Chosen, settled
 from tutelage.errors import RecipeError, one_of
@@ -21,7 +28,76 @@ from tutelage.recipes import (
 from tutelage.report.claims import parse_claim
 from tutelage.report.lines import combinations, subnet_of
 
-__all__ = ["Row", "Spec", "read_spec"]
+__all__ = ["Range", "Row", "Spec", "Tune", "Tuned", "read_spec"]
+
+
+class Range(BaseModel):
+    """Numbers between two.
+
+    Attributes:
+        low, high: both may be taken.
+        log: equal factors are equally likely, not equal distances.
+        whole: only whole numbers.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    low: float
+    high: float
+    log: bool = False
+    whole: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "Range":
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(
+                f"a range goes from low to a larger high, above 0 with log, not from {self.low:g} "
+                f"to {self.high:g}"
+            )
+        return self
+
+
+class Tune(BaseModel):
+    """A search; see `comparison.tuning`.
+
+    Attributes:
+        tries: how many.
+        space: dotted keys of the recipe → a range, or a list of values.
+        steps: of a try's longest run; those of the row's recipe unless said.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    tries: int = Field(ge=2)
+    space: dict[str, Range | Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
+    steps: int | None = Field(default=None, ge=1)
+
+    def ends(self) -> Iterator[dict[str, Any]]:
+        """Of each key by itself what must fit the recipe: the ends of a range, or every value."""
+        for key, what in self.space.items():
+            if isinstance(what, Range):
+                values = [int(v) if what.whole else v for v in (what.low, what.high)]
+            else:
+                values = what
+            yield from ({key: value} for value in values)
+
+
+class Tuned(BaseModel):
+    """What a search has found.
+
+    Attributes:
+        settings: taken.
+        validation: accuracy with them, in [0, 1].
+        tries, pruned: how many there were, and of these ended early or did not learn.
+        seed: of the tries.
+        steps: of their longest runs.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    settings: dict[str, Any]
+    validation: float
+    tries: int
+    pruned: int
+    seed: int
+    steps: int
 
 
 class Row(BaseModel):
@@ -34,6 +110,8 @@ class Row(BaseModel):
         choose: dotted keys → values to be tried on the first seed; the best on validation is taken
             for all seeds. Of several keys each is chosen after the one before it, at the first
             value of those that follow. Tries have no access to test.
+        tune: a search of more settings, in the place of which its result then stands. Rows that are
+            like this one begin with the result.
         subnet: shows, and chooses by, this sub-net of the student in the place of the whole; "full"
             is the whole. Rows that are like this one show it, too. A row that differs from another
             in this alone has the same trials, which run once; of their wall time each row shows a
@@ -44,6 +122,7 @@ class Row(BaseModel):
     like: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     choose: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    tune: Tune | None = None
     subnet: str | None = None
 
     def first(self) -> dict[str, Any]:
@@ -89,6 +168,7 @@ class Spec(BaseModel):
             corrected for their number. B may be "best other": best on validation.
         evaluate: what is measured of every trial on test beside its answers.
         note: what a reader of the table must know; printed under it.
+        tuned: row → what its search has found; `tutelage compare --tune` enters it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
@@ -102,6 +182,7 @@ class Spec(BaseModel):
     claims: list[str] = Field(default_factory=list)
     evaluate: Evaluation = Evaluation()
     note: str = ""
+    tuned: dict[str, Tuned] = Field(default_factory=dict)
     _decided: Chosen = PrivateAttr(default=Chosen({}))
 
     @property
@@ -114,6 +195,13 @@ class Spec(BaseModel):
         spec = self.model_copy()
         spec._decided = chosen
         return spec
+
+    def with_tuned(self, name: str, found: Tuned) -> "Spec":
+        """The same with the result of a row's search in the search's place."""
+        row = self.rows[name]
+        row = row.model_copy(update={"set": row.set | found.settings, "tune": None})
+        changed = {"rows": self.rows | {name: row}, "tuned": self.tuned | {name: found}}
+        return self.model_copy(update=changed).deciding(self._decided)
 
     def groups(self) -> list[dict[str, Any]]:
         """All combinations of the axes' values; a single empty one without axes."""
@@ -145,6 +233,7 @@ class Spec(BaseModel):
         for group in self.groups():
             for name, row in self.rows.items():
                 tried = [{key: one} for key, values in row.choose.items() for one in values]
+                tried += row.tune.ends() if row.tune else []
                 for value in tried or [{}]:
                     yield self.settings(name, group) | value
 
@@ -210,6 +299,7 @@ def _check(spec: Spec, where: str) -> None:
             row = spec.rows[row.like]
     _check_axes(spec, where)
     _check_subnets(spec, where)
+    _check_tuning(spec, where)
     for settings in spec.every():
         spec.recipe(settings, spec.seeds[0])
     if spec.controls != "none":
@@ -236,6 +326,36 @@ def _check_axes(spec: Spec, where: str) -> None:
                 raise RecipeError(
                     f"{where}: {name} sets {key}, and {axis} is an axis. Leave one of them out."
                 )
+
+
+def _check_tuning(spec: Spec, where: str) -> None:
+    """A search is one of all, and the controls get as many tries."""
+    tries = {
+        name: sum(row.tune.tries for row in spec.lineage(name) if row.tune) for name in spec.rows
+    }
+    for name, row in spec.rows.items():
+        if row.tune is None:
+            continue
+        if spec.axes:
+            raise RecipeError(
+                f"{where}: {name} says `tune`, which finds one setting for all, and there are "
+                "axes. Make a comparison of its own for each value."
+            )
+        for key, other in product(row.tune.space, row.first()):
+            if _overlap(key, other):
+                raise RecipeError(
+                    f"{where}: {name} sets or chooses {other}, and tunes {key}. Leave one out."
+                )
+    if spec.controls == "none":
+        return
+    most = max(tries, key=lambda name: tries[name])
+    for control in (spec.controls.short, spec.controls.long):
+        if tries[control] < tries[most]:
+            raise RecipeError(
+                f"{where}: {most} is tuned by {tries[most]} tries, and the control {control} by "
+                f"{tries[control]}. Give it as many, of its learning rate for instance, or a gain "
+                "is that of tuning."
+            )
 
 
 def _check_subnets(spec: Spec, where: str) -> None:

@@ -64,6 +64,7 @@ def notes(
         for name, what in chosen.items()
         if what
     ]
+    said += [_on_tuning(name, found) for name, found in spec.get("tuned", {}).items()]
     if spec["controls"] != "none":
         said += _on_controls(spec["controls"], trials, rows)
     said += _depths(spec)
@@ -77,6 +78,15 @@ def notes(
             "another recipe, code, version or machine, or are no longer asked for."
         )
     return said + _on_readings(spec, trials, lines)
+
+
+def _on_tuning(name: str, found: Mapping[str, Any]) -> str:
+    taken = ", ".join(f"{key} {value}" for key, value in found["settings"].items())
+    return (
+        f"{name}: {taken}, tuned on validation ({100 * found['validation']:.1f} %) in "
+        f"{found['tries']} tries of up to {found['steps']:,} steps with seed {found['seed']}, of "
+        f"which {found['pruned']} ended early."
+    )
 
 
 def failed(own: Mapping[int, Line]) -> str | None:
