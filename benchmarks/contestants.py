@@ -27,8 +27,8 @@ from tutelage.data import TrainLoader
 from tutelage.distiller import Distiller
 from tutelage.engine import make_optimizer
 from tutelage.engine.asking import Asked, Question
-from tutelage.engine.session import Session
 from tutelage.engine.phases import move
+from tutelage.engine.session import Session
 from tutelage.engine.storing import begin, fill
 from tutelage.methods import KD
 from tutelage.records import RunFolder

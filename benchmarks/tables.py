@@ -247,28 +247,35 @@ def _int8(file: Path) -> str:
                 *(f"{fmean(sizes):.2f}", f"{fmean(ratios):.2f}"),
             ]
         )
-    notes = []
-    for (network, stage, form), results in groups.items():
-        if not stage.startswith("rounds") or len(results) < 2:
-            continue
-        said, over = [], []
-        for other in ("first", "goes on"):
-            than = groups.get((network, other, form), [])
-            both = {one["seed"] for one in results} & {one["seed"] for one in than}
-            mine, theirs = (
-                _percents([one for one in some if one["seed"] in both], "exported")
-                for some in (results, than)
-            )
-            over.append(paired_interval(mine, theirs))
-            if over[-1] is not None:
-                mean, low, high = over[-1]
-                said.append(f"{mean:+.2f} ({low:+.2f} … {high:+.2f}) over “{other}”")
-        if said:
-            notes.append(
-                f"{network}, {form}, after the run that rounded: {', '.join(said)}; "
-                f"{verdict(over)}."
-            )
-    return markdown(cells, notes)
+    found = [_rounding(groups, *key) for key in groups]
+    return markdown(cells, [note for note in found if note])
+
+
+def _rounding(
+    groups: Mapping[tuple[str, str, str], list[Mapping[str, Any]]],
+    network: str,
+    stage: str,
+    form: str,
+) -> str:
+    """What the run that rounded gained over the others; nothing of other runs, or of one seed."""
+    results = groups[network, stage, form]
+    if not stage.startswith("rounds") or len(results) < 2:
+        return ""
+    said, over = [], []
+    for other in ("first", "goes on"):
+        than = groups.get((network, other, form), [])
+        both = {one["seed"] for one in results} & {one["seed"] for one in than}
+        mine, theirs = (
+            _percents([one for one in some if one["seed"] in both], "exported")
+            for some in (results, than)
+        )
+        over.append(paired_interval(mine, theirs))
+        if over[-1] is not None:
+            mean, low, high = over[-1]
+            said.append(f"{mean:+.2f} ({low:+.2f} … {high:+.2f}) over “{other}”")
+    if not said:
+        return ""
+    return f"{network}, {form}, after the run that rounded: {', '.join(said)}; {verdict(over)}."
 
 
 def _percents(results: Iterable[Mapping[str, Any]], whose: str) -> list[float]:
