@@ -233,7 +233,7 @@ def test_the_control_gets_as_many_tries(monkeypatch: pytest.MonkeyPatch):
             {},
             "above 0 with log",
         ),
-        ({"row": searching(space={"train.optimiser.lr": [1]})}, {}, "optimiser"),
+        ({"row": searching(space={"train.optimizr.lr": [1]})}, {}, "optimizr"),
         ({"row": searching(space={"student.width": {"low": -2, "high": 1}})}, {}, "width"),
         ({"row": {"set": {LR: 1}} | searching()}, {}, "sets or chooses"),
         ({"row": searching()}, {"axes": {"student.width": [2, 3]}}, "there are axes"),
