@@ -17,7 +17,7 @@ from small_run import held_out, loader, metrics, pictures, tiny, train_tiny
 
 from tutelage.data import TrainLoader
 from tutelage.distiller import Distiller
-from tutelage.engine import Processes, launched
+from tutelage.engine import EarlyStopping, Processes, launched
 from tutelage.errors import Interrupted, NonFiniteError
 from tutelage.evaluation.predictions import gathered, predict
 from tutelage.methods import KD, FitNetHints, KnowledgeProjection
@@ -40,7 +40,7 @@ def new_pupil(case: str) -> Distiller:
     """Without dropout, and with norms that do not depend on who shares a batch."""
     own: dict[str, Any] = {"norm": "batch" if "norms" in case else "group", "dropout": 0.0}
     methods: dict[str, Any] = {"kd": (KD(temperature=2), 0.5)}
-    if case == "phases":
+    if "phases" in case:
         methods = {"projection": (KnowledgeProjection(mask=True), 0.5)}
     elif case != "unused":
         methods["hints"] = (FitNetHints(), 1.0)
@@ -58,8 +58,8 @@ def data(together: Processes) -> TrainLoader:
 
 def look(pupil: Distiller, together: Processes) -> Any:
     """The student's answers to all held-out pictures, each looked at by one process."""
-    pictures = held_out().share(together.rank, together.count)
-    return gathered(predict(pupil.student, pictures, device=CPU), together.collect)
+    share = held_out().share(together.rank, together.count)
+    return gathered(predict(pupil.student, share, device=CPU), together.collect)
 
 
 def weights(pupil: Distiller) -> dict[str, list[float]]:
@@ -78,7 +78,9 @@ def trained(folder: Path, case: str, together: Processes) -> dict[str, Any]:
         seen = look(pupil, together)
         return float((seen.outputs.argmax(1) == seen.targets).double().mean())
 
-    changes = PHASES if case == "phases" else SETTINGS.get(case, {})
+    changes = SETTINGS.get(case, {})
+    if "phases" in case:
+        changes = PHASES | ({"sync_norms": True} if "norms" in case else {})
     done = train_tiny(
         folder, pupil, data=data(together), validate=validate, together=together, **changes
     )
@@ -127,6 +129,22 @@ def stopped(folder: Path, together: Processes) -> dict[str, Any]:
     }
 
 
+def ended(folder: Path, together: Processes) -> dict[str, Any]:
+    """Early stopping on a number that all agree about, and a time that is over for one alone."""
+    rule = EarlyStopping(patience=2)
+    changes: Any = {"data": data(together), "together": together}
+    early = train_tiny(
+        folder / "early", tiny_pupil(), evaluate_every=1, early_stopping=rule, **changes
+    )
+    minutes = 1e-9 if together.rank == 1 else 1e9
+    late = train_tiny(folder / "late", tiny_pupil(), max_minutes=minutes, **changes)
+    return {"early": [early.ended, early.steps], "late": [late.ended, late.steps]}
+
+
+def tiny_pupil() -> Distiller:
+    return Distiller(tiny(0, norm="group", dropout=0.0))
+
+
 class Cut(Exception):
     """Stands for a kill: nothing is saved for it."""
 
@@ -169,9 +187,10 @@ def main() -> None:
     found: dict[str, Any] = {}
     with launched(CPU) as together:
         found["processes"], found["rank"] = together.count, together.rank
-        for case in [*SETTINGS, "phases"]:
+        for case in [*SETTINGS, "phases", "norms, phases"]:
             found[case] = trained(place / case, case, together)
         found["stopped"] = stopped(place, together)
+        found["ended"] = ended(place, together)
         half(place / "half of two", together)
         found["went on"] = trained(place / "half of one", "half", together)["weights"]
         found["not finite"] = not_finite(place / "broken", together)
@@ -183,6 +202,8 @@ def main() -> None:
         found["largest"] = together.largest(together.rank, -together.rank, 7)
         rows = [one.tolist() for one in together.collect(torch.ones(2 - together.rank, 2))]
         found["rows"] = rows
+    with launched(CPU) as again:  # they may meet more than once
+        found["again"] = again.sums(torch.ones(1)).tolist()
     (place / f"found-{found['rank']}.json").write_text(json.dumps(found))
 
 

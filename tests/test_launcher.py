@@ -1,10 +1,14 @@
 """What a launcher says, and what the command does of it."""
 
 import pytest
+from tiny import recipe
 
+from tutelage.build import build
 from tutelage.cli.main import main
 from tutelage.errors import SettingError
 from tutelage.launcher import Place, place, require_one_process, require_said
+from tutelage.recipes import validate
+from tutelage.runs import train
 
 
 @pytest.fixture
@@ -67,3 +71,31 @@ def test_a_launcher_that_gives_no_address_is_refused(
     said.setenv("RANK", "0")
     assert main(["train", "digits-teacher"]) == 2
     assert capsys.readouterr().err.startswith("error: WORLD_SIZE is 2")
+
+
+@pytest.mark.parametrize(
+    ("count", "accumulate", "would"), [(3, 1, 51), (2, 2, 48), (100, 1, 100), (2, 25, 50)]
+)
+def test_a_batch_that_has_no_equal_parts_is_refused(count: int, accumulate: int, would: int):
+    asked = validate(recipe(batch_size=50, accumulate=accumulate), "it")
+    if would == 50:
+        build(asked, rank=0, world_size=count)
+        return
+    with pytest.raises(SettingError, match=rf"in each of {count} .* {would} would do"):
+        build(asked, rank=0, world_size=count)
+
+
+def test_norms_that_sub_nets_share_do_not_ask_others():
+    student = {"name": "resnet14", "width": 2, "subnets": {"few": 1}, "subnet_norms": "shared"}
+    with pytest.raises(SettingError, match="sync_norms does not reach"):
+        build(validate(recipe(student=student, sync_norms=True), "it"))
+
+
+def test_what_is_started_anew_and_had_finished_is_no_error(
+    said: pytest.MonkeyPatch, tmp_path: Path
+):
+    done = train(recipe(), name="run", runs=tmp_path, shown=False)
+    said.setenv("WORLD_SIZE", "2")
+    said.setenv("RANK", "1")
+    again = train(recipe(), name="run", runs=tmp_path, resume=True, shown=False)
+    assert again.record == done.record

@@ -155,6 +155,7 @@ def build(
         shape = ObservationShape((len(source.classes),))
         guide.aggregator.build([shape] * len(live), shape)
     settings = recipe.train
+    _check_processes(recipe, world_size)
     train = TrainLoader(
         split.train,
         views_of(recipe.data.views),
@@ -181,6 +182,23 @@ def build(
         content,
         code_of(recipe, network, guide),
     )
+
+
+def _check_processes(recipe: Recipe, count: int) -> None:
+    """What several processes cannot share."""
+    settings = recipe.train
+    if count > 1 and settings.batch_size % (settings.accumulate * count):
+        pieces = settings.accumulate * count
+        raise SettingError(
+            f"A batch is cut into equal parts, {settings.accumulate} in each of {count} processes, "
+            f"but batch_size {settings.batch_size} is no multiple of {pieces}; "
+            f"{max(round(settings.batch_size / pieces), 1) * pieces} would do."
+        )
+    if settings.sync_norms and (recipe.student or {}).get("subnet_norms") == "shared":
+        raise SettingError(
+            "sync_norms does not reach the norms that sub-nets share. Leave it out, or leave "
+            "subnet_norms out."
+        )
 
 
 def _norms_of_none(recipe: Recipe) -> bool:

@@ -15,7 +15,7 @@ from tiny import recipe
 
 from tutelage.cli.main import main
 from tutelage.comparison import Share, cluster, compare
-from tutelage.errors import SettingError
+from tutelage.errors import Interrupted, RunError, SettingError
 from tutelage.exporting.extras import needed
 from tutelage.records import RunFolder, read_lines
 
@@ -94,17 +94,19 @@ def test_a_killed_trial_is_finished_elsewhere_and_counted_once(tmp_path: Path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    killed = None
+    killed, at = None, 0.0
     with process:
         end = time.monotonic() + 200
         while killed is None and time.monotonic() < end and process.poll() is None:
             begun = [one for one in tmp_path.rglob("step-*") if int(one.name[5:]) >= 20]
             if begun and workers():
-                killed = workers()[0]
+                killed, at = workers()[0], time.time()
                 killed.send_signal(signal.SIGKILL)
             time.sleep(0.02)
         said, wrong = process.communicate(timeout=300)
     assert killed is not None
+    began = [one.stat().st_mtime for one in tmp_path.rglob("origin.json")]
+    assert sum(one < at for one in began) >= 1
     assert process.returncode == 0, wrong[-3000:]
     assert "narrow" in said
     assert len(lines(tmp_path / "runs")) == 4
@@ -160,7 +162,57 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray")
 def test_what_does_not_fit_is_refused(tmp_path: Path):
-    with pytest.raises(SettingError, match=r"takes 3 CPUs and 0 GPUs, and the cluster has 2 and 0"):
+    with pytest.raises(SettingError, match=r"takes 3 CPUs and 0 GPUs of one .* have 2 and 0"):
         compare(SPEC, runs=tmp_path, cluster=Share(cpus=3), shown=False)
     with pytest.raises(SettingError, match=r"1 CPUs and 1 GPUs"):
         compare(SPEC, runs=tmp_path, cluster=Share(gpus=1), shown=False)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_what_would_be_measured_here_is_refused(tmp_path: Path):
+    """A trial runs elsewhere."""
+    open_one = SPEC | {"base": recipe(precision="auto")}
+    with pytest.raises(SettingError, match=r"train.precision is auto, which is measured on this"):
+        compare(open_one, runs=tmp_path, cluster=Share(), shown=False)
+
+
+@pytest.mark.parametrize(
+    ("there", "share", "count"),
+    [
+        ({"CPU": 4.0}, Share(cpus=2), 2),
+        ({"CPU": 4.0}, Share(cpus=8), 0),
+        ({"CPU": 4.0}, Share(gpus=1), 0),
+        ({"CPU": 8.0, "GPU": 2.0}, Share(cpus=2, gpus=0.5), 4),
+        ({"CPU": 8.0, "GPU": 2.0}, Share(cpus=1, gpus=2), 1),
+    ],
+)
+def test_a_share_fits_into_one_machine(there: dict[str, float], share: Share, count: int):
+    assert cluster._holds(there, share) == count
+
+
+def test_a_machine_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch):
+    home = cluster._Home(str(Path.cwd()), 1, "cuda", cluster.versions(), "code")
+    monkeypatch.setattr(cluster, "code_digest", lambda _: "code")
+    with pytest.raises(RunError, match="runs on cuda, and a machine of the cluster"):
+        cluster._settle(home)
+    with pytest.raises(RunError, match="another tutelage, or other versions"):
+        cluster._settle(home._replace(code="older"))
+    with pytest.raises(RunError, match="does not see /nowhere"):
+        cluster._settle(home._replace(folder="/nowhere"))
+
+
+def test_what_is_told_to_stop_by_its_machine_is_lost(monkeypatch: pytest.MonkeyPatch):
+    """And so goes on elsewhere; what Ray interrupts is an answer."""
+    monkeypatch.setattr(cluster, "_settle", lambda _: None)
+    left: list[int] = []
+    monkeypatch.setattr(cluster.os, "_exit", left.append)
+
+    def told(number: Any) -> None:
+        raise Interrupted("Stopped", number)
+
+    home = cluster._Home("", 1, "cpu", {}, "")
+    assert cluster._work(told, signal.SIGINT, home)[0] is False
+    assert left == []
+    cluster._work(told, signal.SIGTERM, home)
+    assert left == [1]

@@ -1,4 +1,5 @@
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,7 +13,7 @@ from tutelage.comparison import compare, read_spec
 from tutelage.comparison.jobs import Jobs
 from tutelage.comparison.trials import Started, Trials
 from tutelage.comparison.tuning import file_beside, tuned
-from tutelage.errors import RecipeError, RunError, SettingError
+from tutelage.errors import OutOfMemoryError, RecipeError, RunError, SettingError
 from tutelage.records import read_lines
 from tutelage.runs import NOTHING
 
@@ -40,9 +41,13 @@ class Asked(list[tuple[str, dict[str, Any]]]):
             assert recipe.seed == 2
             assert recipe.train.steps == settings["train.steps"]
             self.append((row, dict(settings)))
-            entry = {"validation_accuracy": score(dict(settings))}
-            record = {"students": {"student": entry}, "collapsed": entry["validation_accuracy"] < 0}
             future: Future[Any] = Future()
+            try:
+                entry = {"validation_accuracy": score(dict(settings))}
+            except OutOfMemoryError as error:
+                future.set_exception(error)
+                return Started(future, row, dict(settings))
+            record = {"students": {"student": entry}, "collapsed": entry["validation_accuracy"] < 0}
             future.set_result({"kind": kind, "row": row, "settings": settings, "record": record})
             return Started(future, row, dict(settings))
 
@@ -102,6 +107,36 @@ def test_what_is_worse_than_others_at_its_length_ends_there(
     assert steps.count(10) == 20
     assert steps.count(90) == 20 - found.tuned["row"].pruned
     assert found.tuned["row"].pruned >= 4
+
+
+def test_several_at_once_end_early_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    asked = Asked(monkeypatch, near(0.3))
+    found = asked.search(spec({"row": searching(16, steps=90)}), tmp_path, jobs=16)
+    steps = [settings["train.steps"] for _, settings in asked]
+    assert steps[:6] == [10] * 5 + [30]  # a third begin together, and the better half goes on
+    assert steps.count(10) == 16
+    assert found.tuned["row"].pruned >= 6
+
+
+def test_a_try_that_cannot_run_is_named_and_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    calls = 0
+
+    def failing(settings: dict[str, Any]) -> float:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise OutOfMemoryError("Too large.")
+        return near(1.0)(settings)
+
+    asked = Asked(monkeypatch, failing)
+    value = spec({"row": searching(4, steps=1)})
+    with pytest.raises(RunError, match=r"^row with \{'train.optimizer.lr': .*\}: Too large\."):
+        asked.search(value, tmp_path)
+    bad = asked[-1][1][LR]
+    assert asked.search(value, tmp_path).tuned["row"].tries == 4
+    assert bad not in [settings[LR] for _, settings in asked[2:]]
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -198,6 +233,19 @@ def test_winners_run_with_the_seeds_and_say_how_they_were_found(tmp_path: Path):
     assert again.text() == done.text()
     assert len(read_lines(file_beside(file))) == number
     assert main(["report", str(file)]) == 0
+    assert "before the last value was tried" not in done.text()
+
+
+def test_a_search_after_test_was_read_is_said(tmp_path: Path):
+    runs, file = tmp_path / "runs", tmp_path / "tiny.jsonl"
+    base = recipe(steps=20) | {
+        "train": recipe(steps=20)["train"] | {"optimizer": {"name": "sgd", "lr": 0.05}}
+    }
+    compare(spec({"row": {"set": {LR: 0.05}}}, base=base), runs=runs, records=file, shown=False)
+    time.sleep(1.1)  # times are whole seconds
+    value = spec({"row": searching(2, {LR: [0.05]})}, base=base)
+    done = compare(value, runs=runs, records=file, tune=True, shown=False)
+    assert "row: test was read before the last value was tried" in done.text()
 
 
 # What is refused
@@ -236,6 +284,10 @@ def test_the_control_gets_as_many_tries(monkeypatch: pytest.MonkeyPatch):
         ({"row": searching(space={"train.optimizr.lr": [1]})}, {}, "optimizr"),
         ({"row": searching(space={"student.width": {"low": -2, "high": 1}})}, {}, "width"),
         ({"row": {"set": {LR: 1}} | searching()}, {}, "sets or chooses"),
+        ({"row": searching(space={"seed": [1, 2]})}, {}, "which the search itself sets"),
+        ({"row": searching(space={"train.steps": [1, 2]})}, {}, "which the search itself sets"),
+        ({"row": searching(space={LR: {"low": 0.5, "high": 2, "whole": True}})}, {}, "whole"),
+        ({"row": searching(steps=9)}, {"base": recipe(phases=3)}, "runs of row would have 1 steps"),
         ({"row": searching()}, {"axes": {"student.width": [2, 3]}}, "there are axes"),
     ],
 )

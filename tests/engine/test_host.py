@@ -67,6 +67,28 @@ def test_the_first_signal_is_noted_and_the_second_obeyed(number: signal.Signals)
         signal.signal(number, before)
 
 
+def test_one_of_several_processes_obeys_no_second_sigterm(monkeypatch: pytest.MonkeyPatch):
+    """The scheduler's, and the launcher's that hands it on."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    obeyed: list[int] = []
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for one in before:
+            signal.signal(one, lambda number, _: obeyed.append(number))
+        with stopping() as stop:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGTERM)
+            assert (stop.signal, obeyed) == (signal.SIGTERM, [])
+            os.kill(os.getpid(), signal.SIGINT)
+            assert obeyed == [signal.SIGINT]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert obeyed == [signal.SIGINT, signal.SIGTERM]
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
 def test_handlers_come_back_after_an_error():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyError), stopping():

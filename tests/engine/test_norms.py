@@ -70,6 +70,14 @@ def test_modules_stay_themselves():
     assert len(seen) == 1
 
 
+def test_a_norm_of_another_class_is_refused():
+    class Own(nn.BatchNorm2d):
+        """Somebody's."""
+
+    with pytest.raises(SettingError, match=r"Own. Leave it out"), synchronized(Own(3)):
+        pass
+
+
 def test_it_is_not_compiled():
     with pytest.raises(SettingError, match="sync_norms and compile"):
         TrainSettings(steps=1, sync_norms=True, compile=True)

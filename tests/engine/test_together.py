@@ -86,6 +86,13 @@ def test_all_drop_what_the_first_one_drops(found: Found):
     assert len(first["phases"]) == 4
 
 
+def test_phases_do_not_wait_for_others_who_do_not_look(found: Found):
+    """What the first one looks at alone, with norms that else would ask the others."""
+    first, second = (one["norms, phases"] for one in found)
+    assert first["weights"] == second["weights"]
+    assert len(first["phases"]) == 4
+
+
 def test_a_parameter_that_nothing_asks_stays(found: Found):
     assert found[0]["unused"]["weights"]["student.module.spare"] == [1.0, 1.0]
 
@@ -115,7 +122,17 @@ def test_two_go_on_where_one_was_with_the_same_pictures(found: Found, tmp_path: 
         assert apart(one["went on"], whole) < 1e-5
 
 
+def test_all_end_when_one_has_reason_to(found: Found):
+    for one in found:
+        assert one["ended"]["early"] == ["early_stopping", 3]
+        assert one["ended"]["late"] == ["max_minutes", 1]
+
+
 # What they say to each other
+
+
+def test_they_may_meet_more_than_once(found: Found):
+    assert [one["again"] for one in found] == [[2.0], [2.0]]
 
 
 def test_what_is_not_finite_in_one_process_ends_all_in_the_same_words(found: Found):

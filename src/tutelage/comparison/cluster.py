@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, final
 
 import torch
 
-from tutelage.errors import Interrupted, RunError, SettingError
+from tutelage.engine import resolve_device
+from tutelage.errors import Interrupted, RunError, SettingError, first_line
 from tutelage.exporting.extras import needed, quiet
 from tutelage.provenance import code_digest, versions
 
@@ -58,6 +59,7 @@ class _Home(NamedTuple):
 
     folder: str
     threads: int
+    device: str | None
     versions: Mapping[str, str]
     code: str
 
@@ -75,6 +77,7 @@ class Cluster:
     Attributes:
         count: for how many there is room now.
         threads: that each has.
+        device: kind of it: "cuda" if a share holds a GPU, "cpu" if none.
 
     Raises:
         SettingError: Ray is not installed, the cluster is not there, or nothing there has room.
@@ -82,28 +85,32 @@ class Cluster:
 
     def __init__(self, share: Share) -> None:
         self.threads = share.cpus
+        self.device: str | None = "cuda" if share.gpus else "cpu"
         self._ray = needed("ray")
         self._own = not self._ray.is_initialized()
+        self._obeyed = signal.getsignal(signal.SIGTERM)  # Ray takes it
         if self._own:
             _connect(self._ray, share.address)
         self.count = self._room(share)
         task = self._ray.remote(_work)
         self._task = task.options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=_LOST)
-        self._home = _Home(str(Path.cwd()), share.cpus, versions(), code_digest(_CODE))
+        self._home = _Home(str(Path.cwd()), share.cpus, self.device, versions(), code_digest(_CODE))
         self._begun: list[tuple[Any, Future[Any]]] = []
         self._lock = threading.Lock()
 
     def _room(self, share: Share) -> int:
-        there = self._ray.cluster_resources()
-        rooms = [int(there.get("CPU", 0) // share.cpus)]
-        rooms += [int(there.get("GPU", 0) // share.gpus)] if share.gpus else []
-        if min(rooms) < 1:
+        """For how many trials, of which none is on two machines."""
+        there = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        room = sum(_holds(one, share) for one in there)
+        if room < 1:
             self._leave()
+            most = max((one.get("CPU", 0) for one in there), default=0)
+            gpus = max((one.get("GPU", 0) for one in there), default=0)
             raise SettingError(
-                f"A trial takes {share.cpus} CPUs and {share.gpus:g} GPUs, and the cluster has "
-                f"{there.get('CPU', 0):g} and {there.get('GPU', 0):g}. Ask for less."
+                f"A trial takes {share.cpus} CPUs and {share.gpus:g} GPUs of one machine, and the "
+                f"largest machines have {most:g} and {gpus:g}. Ask for less."
             )
-        return min(rooms)
+        return room
 
     def start(self, function: Callable[[Any], Any], argument: Any) -> "Future[Any]":
         """Begins a call when there is room for it.
@@ -124,13 +131,15 @@ class Cluster:
         except self._ray.exceptions.TaskCancelledError:
             done.set_exception(Interrupted("Stopped before it began.", signal.SIGTERM))
         except self._ray.exceptions.RayError as error:
-            done.set_exception(
-                RunError(
-                    f"The worker of a trial was lost {_LOST + 1} times ({type(error).__name__}), "
-                    "perhaps for want of memory. Run the same command again, with more of a "
-                    "machine for each trial."
-                )
+            kinds = self._ray.exceptions
+            lost = (kinds.WorkerCrashedError, kinds.NodeDiedError, kinds.OutOfMemoryError)
+            why = (
+                f"was lost {_LOST + 1} times, perhaps for want of memory. Run the same command "
+                "again, with more of a machine for each trial."
+                if isinstance(error, lost)
+                else f"failed: {first_line(error)}."
             )
+            done.set_exception(RunError(f"The worker of a trial {why}"))
         else:
             if worked:
                 done.set_result(value)
@@ -160,6 +169,15 @@ class Cluster:
         if self._own:
             with quiet():
                 self._ray.shutdown()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, self._obeyed or signal.SIG_DFL)
+
+
+def _holds(there: Mapping[str, float], share: Share) -> int:
+    """How many shares are in what a machine has."""
+    rooms = [there.get("CPU", 0) // share.cpus]
+    rooms += [there.get("GPU", 0) // share.gpus] if share.gpus else []
+    return int(min(rooms))
 
 
 def _connect(ray: ModuleType, address: str | None) -> None:
@@ -168,7 +186,8 @@ def _connect(ray: ModuleType, address: str | None) -> None:
     Raises:
         SettingError: there is none at this address.
     """
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns of it
+    # Who has no share of a GPU sees none; said aloud, for Ray warns that it will be otherwise.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
     said = address or os.environ.get("RAY_ADDRESS")
     try:
         if said is not None:
@@ -181,9 +200,11 @@ def _connect(ray: ModuleType, address: str | None) -> None:
                 logging_level=logging.ERROR,
             )
     except (OSError, RuntimeError, ValueError) as error:
+        if said is None:
+            raise SettingError(f"Ray does not start here: {first_line(error)}.") from None
         raise SettingError(
-            f"There is no Ray cluster at {said}: {str(error).splitlines()[0].rstrip('.')}. Start "
-            "one (`ray start --head`), or leave the address out for a Ray on this machine."
+            f"There is no Ray cluster at {said}: {first_line(error)}. Start one (`ray start "
+            "--head`), or leave the address out for a Ray on this machine."
         ) from None
 
 
@@ -204,6 +225,10 @@ def _work(function: Callable[[Any], Any], argument: Any, home: _Home) -> tuple[b
         _settle(home)
         return True, function(argument)
     except (Exception, KeyboardInterrupt) as error:
+        # Ray itself interrupts: SIGTERM is for this machine, which is taken away. All is saved, and
+        # a worker that ends so is one that was lost: the trial goes on elsewhere.
+        if isinstance(error, Interrupted) and error.signal == signal.SIGTERM:
+            os._exit(1)
         return False, error
 
 
@@ -219,5 +244,11 @@ def _settle(home: _Home) -> None:
         raise RunError(
             "A machine of the cluster has another tutelage, or other versions of what it needs, "
             "than the one that compares. Install the same on all."
+        )
+    if resolve_device("auto").type != home.device:
+        raise RunError(
+            f"A trial's share means that it runs on {home.device}, and a machine of the cluster "
+            f"would run it on {resolve_device('auto')}. Give --gpus if trials are to have them, "
+            "and install what they need."
         )
     torch.set_num_threads(home.threads)

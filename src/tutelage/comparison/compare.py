@@ -126,8 +126,12 @@ def compare(
             _require_one_test(known, group, trials)
         with alone_in(folder, "tutelage compare"):
             trials.read_lines()
+            if cluster is not None:
+                _require_closed(known)
             known = _decide(known, trials, pool.threads, shown=shown)
             if tune:
+                # The claims come before the search, and so does what was measured.
+                trials.note_spec(known.model_dump(mode="json", by_alias=True), known.decided)
                 tries = Trials(
                     file_beside(path),
                     folder,
@@ -178,6 +182,16 @@ def _require_one_test(spec: Spec, group: Mapping[str, Any], trials: Trials) -> N
             f"The rows {' and '.join(tests.values())} have different test pictures (data.source), "
             "and would not compare. Make the source an axis, or a comparison of its own."
         )
+
+
+def _require_closed(spec: Spec) -> None:
+    """Refuses to measure here what is to run elsewhere."""
+    for settings in spec.every():
+        for key in spec.recipe(settings, spec.seeds[0]).train.open:
+            raise SettingError(
+                f"train.{key} is auto, which is measured on this machine, and trials run on the "
+                "cluster's. Say a value."
+            )
 
 
 def _decide(spec: Spec, trials: Trials, threads: int, *, shown: bool) -> Spec:

@@ -28,10 +28,12 @@ class Pool(Protocol):
     Attributes:
         count: how many at a time.
         threads: of the CPU, that each has for itself.
+        device: kind of it, if it is another than here.
     """
 
     count: int
     threads: int
+    device: str | None
 
     def start(self, function: Callable[[Any], Any], argument: Any) -> "Future[Any]":
         """Begins a call as soon as there is room for it; what it takes and gives is pickled."""
@@ -56,10 +58,13 @@ class Jobs:
     Attributes:
         count: as given.
         threads: of the CPU, that each has for itself.
+        device: None, which is that of this machine.
 
     Raises:
         SettingError: fewer than one.
     """
+
+    device: str | None = None
 
     def __init__(self, count: int) -> None:
         if count < 1:

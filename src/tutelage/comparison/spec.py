@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from tutelage.engine.choosing import Chosen, settled
-from tutelage.errors import RecipeError, one_of
+from tutelage.errors import RecipeError, TutelageError, one_of
 from tutelage.recipes import (
     SCHEMA,
     Recipe,
@@ -48,6 +48,10 @@ class Range(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> "Range":
+        if self.whole and not (self.low.is_integer() and self.high.is_integer()):
+            raise ValueError(
+                f"whole numbers go from one to another, not from {self.low:g} to {self.high:g}"
+            )
         if not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(
                 f"a range goes from low to a larger high, above 0 with log, not from {self.low:g} "
@@ -70,6 +74,18 @@ class Tune(BaseModel):
     space: dict[str, Range | Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
     steps: int | None = Field(default=None, ge=1)
 
+    def lengths(self, steps: int) -> list[int]:
+        """Of the runs of one try, shortest first.
+
+        Args:
+            steps: of the row's recipe.
+
+        >>> Tune(tries=2, space={"seed": [1]}).lengths(900)
+        [100, 300, 900]
+        """
+        longest = self.steps or steps
+        return list(dict.fromkeys(max(longest // part, 1) for part in (9, 3, 1)))
+
     def ends(self) -> Iterator[dict[str, Any]]:
         """Of each key by itself what must fit the recipe: the ends of a range, or every value."""
         for key, what in self.space.items():
@@ -89,6 +105,7 @@ class Tuned(BaseModel):
         tries, pruned: how many there were, and of these ended early or did not learn.
         seed: of the tries.
         steps: of their longest runs.
+        until: when the last of them ended.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,6 +115,7 @@ class Tuned(BaseModel):
     pruned: int
     seed: int
     steps: int
+    until: str
 
 
 class Row(BaseModel):
@@ -341,6 +359,12 @@ def _check_tuning(spec: Spec, where: str) -> None:
                 f"{where}: {name} says `tune`, which finds one setting for all, and there are "
                 "axes. Make a comparison of its own for each value."
             )
+        for key in row.tune.space:
+            if key in ("seed", "train.steps"):
+                raise RecipeError(
+                    f"{where}: {name} tunes {key}, which the search itself sets. Leave it out."
+                )
+        _require_short(spec, name, row.tune, where)
         for key, other in product(row.tune.space, row.first()):
             if _overlap(key, other):
                 raise RecipeError(
@@ -356,6 +380,19 @@ def _check_tuning(spec: Spec, where: str) -> None:
                 f"{tries[control]}. Give it as many, of its learning rate for instance, or a gain "
                 "is that of tuning."
             )
+
+
+def _require_short(spec: Spec, name: str, tune: Tune, where: str) -> None:
+    """What fits a long run may not fit a short one."""
+    settings = spec.settings(name, {})
+    steps = tune.lengths(spec.recipe(settings, spec.seeds[0]).train.steps)[0]
+    for ends in tune.ends():
+        try:
+            spec.recipe({**settings, **ends, "train.steps": steps}, spec.seeds[0])
+        except TutelageError as error:
+            raise RecipeError(
+                f"{where}: the shortest runs of {name} would have {steps} steps. {error}"
+            ) from None
 
 
 def _check_subnets(spec: Spec, where: str) -> None:

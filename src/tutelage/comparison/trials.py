@@ -130,7 +130,7 @@ class Trials:
                 built.content,
                 built.code,
                 threads=self._jobs.threads,
-                device=resolve_device(recipe.train.device).type,
+                device=self._jobs.device or resolve_device(recipe.train.device).type,
                 versions=versions(),
             )
         return self._known_parts[key]

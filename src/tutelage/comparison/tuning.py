@@ -1,29 +1,37 @@
 """A budgeted search of a row's settings on validation, by Optuna, before its trials are run.
 
-Each try begins as a short run. One that is worse than the median of others at the same length ends
-there (Optuna's MedianPruner); the others are run again, three times as long, up to the full length.
-A short run is a whole one, with a whole schedule of its learning rate: a longer one cut off would
-not say how well a short one can do. Runs are built without test, with a seed that no trial has.
+Each try begins as a short run. One that is worse than the median of all at the same length ends
+there; the others are run again, three times as long, up to the full length. A short run is a whole
+one, with a whole schedule of its learning rate: a longer one cut off would not say how well a short
+one can do. Runs are built without test, with a seed that no trial has.
+
+Optuna chooses what is tried (its TPE sampler, after a third of random ones) and remembers. Where
+several tries run at once, a third begin together, later ones a quarter at a time, so that there is
+something to learn from.
 """
 
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import UTC
+from math import inf
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any
 
 from tutelage.comparison.jobs import Pool
 from tutelage.comparison.spec import Range, Spec, Tune, Tuned
 from tutelage.comparison.trials import Trials
-from tutelage.errors import RecipeError, RunError
+from tutelage.errors import Interrupted, RecipeError, RunError, TutelageError
 from tutelage.exporting.extras import needed
 from tutelage.provenance import digest
 from tutelage.report.lines import of_student, student_of, works
 
 __all__ = ["file_beside", "tuned"]
 
-_SHORTER, _LENGTHS = 3, 3
 _DIGITS = 3
+_FEW = 3
+"""With fewer at a length, none is the worse half."""
 _STEPS = "train.steps"
 
 
@@ -71,7 +79,7 @@ def _search(
 ) -> Tuned:
     settings, seed = spec.settings(name, {}), max(spec.seeds) + 1
     recipe = spec.recipe(settings, seed)
-    lengths = _lengths(tune.steps or recipe.train.steps)
+    lengths = tune.lengths(recipe.train.steps)
     # What is tried elsewhere, or by other code, is another search.
     asked = [trials.parts(recipe), tune.model_dump(mode="json"), lengths]
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,38 +94,33 @@ def _search(
         begun = len(study.trials)
         first = max(tune.tries // 3, 2)
         study.sampler = optuna.samplers.TPESampler(seed=begun, n_startup_trials=first)
-        study.pruner = optuna.pruners.MedianPruner(n_startup_trials=min(first, 5))
     states = optuna.trial.TrialState
     for left in study.get_trials(deepcopy=False, states=[states.RUNNING]):  # when it was stopped
         study.tell(left.number, state=states.FAIL)
         study.enqueue_trial(left.params)
     while (done := len(study.get_trials(False, [states.COMPLETE, states.PRUNED]))) < tune.tries:
-        alive = []
-        for _ in range(min(pool.count, tune.tries - done)):
+        together = first if done < first else max(tune.tries // 4, 1)
+        alive: list[tuple[Any, dict[str, Any]]] = []
+        for _ in range(min(pool.count, together, tune.tries - done)):
             one = study.ask()
             found = {key: _suggest(one, key, what) for key, what in tune.space.items()}
             one.set_user_attr("settings", found)
             alive.append((one, found))
         for steps in lengths:
-            started = [
-                trials.start("try", name, at, spec.recipe(at, seed))
-                for _, found in alive
-                if (at := {**settings, **found, _STEPS: steps})
-            ]
+            ats = [{**settings, **found, _STEPS: steps} for _, found in alive]
+            started = [trials.start("try", name, at, spec.recipe(at, seed)) for at in ats]
             last = steps == lengths[-1]
-            scores = [_score(one.line(), spec.subnet(name), last=last) for one in started]
+            scores = []
+            for (trial, found), one in zip(alive, started, strict=True):
+                try:
+                    scores.append(_score(one.line(), spec.subnet(name), last=last))
+                except Interrupted:
+                    raise
+                except TutelageError as error:
+                    study.tell(trial, state=states.FAIL)  # not to be tried again
+                    raise RunError(f"{name} with {found}: {error}") from None
             alive = _go_on(study, states, alive, scores, steps, last=last)
     return _result(study, states, name, seed, lengths)
-
-
-def _lengths(steps: int) -> list[int]:
-    """Of the runs of one try, shortest first.
-
-    >>> _lengths(900)
-    [100, 300, 900]
-    """
-    shorter = (max(steps // _SHORTER**n, 1) for n in reversed(range(_LENGTHS)))
-    return list(dict.fromkeys(shorter))
 
 
 def _suggest(one: Any, key: str, what: Range | Sequence[Any]) -> Any:
@@ -149,11 +152,15 @@ def _go_on(
     last: bool,
 ) -> list[tuple[Any, dict[str, Any]]]:
     """Those that are worth a longer run; of the others the study is told."""
-    left = []
-    for (one, found), score in zip(alive, scores, strict=True):
+    for (one, _), score in zip(alive, scores, strict=True):
         if score is not None:
             one.report(score, steps)
-        if score is None or (not last and one.should_prune()):
+    known = [one.intermediate_values.get(steps) for one in study.get_trials(deepcopy=False)]
+    known = [value for value in known if value is not None]
+    least = median(known) if len(known) >= _FEW else -inf
+    left = []
+    for (one, found), score in zip(alive, scores, strict=True):
+        if score is None or (not last and score < least):
             study.tell(one, state=states.PRUNED)
         elif last:
             study.tell(one, score)
@@ -170,6 +177,7 @@ def _result(study: Any, states: Any, name: str, seed: int, lengths: list[int]) -
             f"None of {len(pruned)} tries for {name} learned anything. Narrow its space."
         )
     best = max(complete, key=lambda one: (one.value, -one.number))
+    until = max(one.datetime_complete for one in (*complete, *pruned))
     return Tuned(
         settings=best.user_attrs["settings"],
         validation=best.value,
@@ -177,4 +185,5 @@ def _result(study: Any, states: Any, name: str, seed: int, lengths: list[int]) -
         pruned=len(pruned),
         seed=seed,
         steps=lengths[-1],
+        until=until.astimezone(UTC).isoformat(timespec="seconds"),
     )

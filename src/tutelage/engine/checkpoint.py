@@ -27,6 +27,7 @@ from tutelage.records import RunFolder, write_folder
 __all__ = [
     "Progress",
     "random_states",
+    "require_finite",
     "restore",
     "restore_structures",
     "save_checkpoint",
@@ -74,10 +75,8 @@ def save_checkpoint(
         random: states of all processes, as `random_states` gives them.
 
     Raises:
-        NonFiniteError: a weight is not finite; the checkpoints before stay as they are.
         RunError: no space is left on the device.
     """
-    _require_finite(distiller, progress.step)
     names = _names(distiller)
     tensors = {f"model.{key}": value for key, value in distiller.state_dict().items()}
     scalars: dict[str, Any] = {}
@@ -218,7 +217,12 @@ def _settings(group: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key != "params"}
 
 
-def _require_finite(distiller: Distiller, step: int) -> None:
+def require_finite(distiller: Distiller, step: int) -> None:
+    """Refuses to save what is of no use.
+
+    Raises:
+        NonFiniteError: a weight is not finite; the checkpoints before stay as they are.
+    """
     finite = {name: value.isfinite().all() for name, value in distiller.named_parameters()}
     finite |= {
         # A mask may hold -inf on purpose; a running variance never does.

@@ -17,6 +17,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from tutelage.engine.settings import TrainSettings
 from tutelage.errors import OutOfMemoryError
+from tutelage.launcher import place
 
 __all__ = [
     "Stop",
@@ -124,7 +125,11 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Inside, SIGINT and SIGTERM are noted rather than obeyed; a second one is obeyed at once."""
+    """Inside, SIGINT and SIGTERM are noted rather than obeyed; a second one is obeyed at once.
+
+    Not a second SIGTERM to one of several processes: a scheduler that tells each of them and a
+    launcher that hands it on make two of one.
+    """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -133,14 +138,16 @@ def stopping() -> Iterator[Stop]:
     # None: a handler that was not installed from Python, and cannot be put back by it
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in watched}
 
-    def restore() -> None:
+    def restore(only: int | None = None) -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if only in (None, number):
+                signal.signal(number, handler)
 
     def note(number: int, frame: object) -> None:
         del frame
         stop.signal = number
-        restore()
+        twice = number == signal.SIGTERM and place().world_size > 1
+        restore(signal.SIGINT if twice else None)
 
     for number in watched:
         signal.signal(number, note)

@@ -83,6 +83,7 @@ def fit(
         try:
             session.begin(seed)
             watch.begin(settings.steps - session.step)
+            heard = None
             while session.ended is None:
                 batch = move(data.batch(session.step), device, channels_last=last)
                 session.train_step(batch)
@@ -104,4 +105,4 @@ def fit(
         finally:
             watch.end()
             session.close()
-    return session.trained(stop.signal, peak.read(), watch.dearest)
+    return session.trained(heard or stop.signal, peak.read(), watch.dearest)

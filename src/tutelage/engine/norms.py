@@ -15,6 +15,8 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
+from tutelage.errors import SettingError
+
 __all__ = ["synchronized"]
 
 
@@ -47,8 +49,18 @@ def synchronized(module: nn.Module) -> Iterator[None]:
     """Inside, batch norms in training normalize by the statistics of all processes.
 
     All processes must call them in the same order, with as many pictures each.
+
+    Raises:
+        SettingError: there is a batch norm of a class that is not known.
     """
-    swapped = [(one, type(one)) for one in module.modules() if type(one) in _CLASSES]
+    norms = [one for one in module.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
+    for one in norms:
+        if type(one) not in _CLASSES:
+            raise SettingError(
+                "sync_norms knows the batch norms of torch and timm, and the student has a "
+                f"{type(one).__module__}.{type(one).__qualname__}. Leave it out."
+            )
+    swapped: list[tuple[nn.Module, type[nn.Module]]] = [(one, type(one)) for one in norms]
     for one, kind in swapped:
         one.__class__ = _CLASSES[kind]
     try:

@@ -9,10 +9,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from typing import Any, final
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from tutelage.errors import RunError, SettingError
 from tutelage.launcher import Place, place, require_said
@@ -22,19 +25,27 @@ __all__ = ["ALONE", "PATIENCE", "Processes", "launched"]
 PATIENCE = timedelta(minutes=30)
 """How long one waits for another that neither answers nor is known to be gone."""
 
+_LONG = timedelta(days=7)
+"""The same, for what the first one has to say: it may measure for hours before it speaks."""
+
+_MEETINGS = count()
+
 
 @final
 class Processes:
     """This process, and the others; alone, nothing is said to anybody.
+
+    Args:
+        patient: group of all in which is said what may be long in coming.
 
     Attributes:
         rank: of this one, from 0.
         count: of all.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1) -> None:
+    def __init__(self, rank: int = 0, count: int = 1, patient: Any = None) -> None:
         assert 0 <= rank < count
-        self.rank, self.count = rank, count
+        self.rank, self.count, self._patient = rank, count, patient
 
     @property
     def first(self) -> bool:
@@ -63,11 +74,14 @@ class Processes:
         return held
 
     def tell(self, value: Any) -> Any:
-        """The first one's value, which is JSON; the others' does not matter."""
+        """The first one's value, which is JSON; the others' does not matter.
+
+        The others wait for as long as the first one lives.
+        """
         if self.alone:
             return value
         said = json.dumps(value if self.first else None).encode()
-        (length,) = self._of_first(torch.tensor([len(said)])).tolist()
+        (length,) = self._of_first(torch.tensor([len(said)]), self._patient).tolist()
         held = torch.zeros(length, dtype=torch.uint8)
         if self.first:
             held.copy_(torch.frombuffer(bytearray(said), dtype=torch.uint8))
@@ -99,8 +113,8 @@ class Processes:
         """Returns when all have come here."""
         self.largest(0)
 
-    def _of_first(self, values: Tensor) -> Tensor:
-        distributed.broadcast(values, src=0)
+    def _of_first(self, values: Tensor, group: Any = None) -> Tensor:
+        distributed.broadcast(values, src=0, group=group)
         return values
 
     def _gathered(self, values: Tensor) -> list[Tensor]:
@@ -143,7 +157,8 @@ def launched(device: torch.device) -> Iterator[Processes]:
             require_said("MASTER_ADDR", "MASTER_PORT")
             _join(said, "cpu:gloo,cuda:nccl" if cuda else "gloo")
         try:
-            yield Processes(said.rank, said.world_size)
+            patient = distributed.new_group(backend="gloo", timeout=_LONG)
+            yield Processes(said.rank, said.world_size, patient)
         finally:
             if own:
                 distributed.destroy_process_group()
@@ -153,13 +168,13 @@ def _join(said: Place, kind: str) -> None:
     """Meets the others where the launcher says.
 
     A launcher that starts processes anew keeps that place, where those before have left their
-    addresses (pytorch/pytorch#135712); so each start meets behind a door of its own.
+    addresses (pytorch/pytorch#135712), and so do meetings that are over; each has its own door.
     """
-    store, _, _ = next(distributed.rendezvous("env://", timeout=PATIENCE))
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
     start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     distributed.init_process_group(
         kind,
-        store=distributed.PrefixStore(f"start {start}", store),
+        store=PrefixStore(f"start {start}, meeting {next(_MEETINGS)}", store),
         rank=said.rank,
         world_size=said.world_size,
         timeout=PATIENCE,

@@ -20,6 +20,7 @@ from tutelage.engine.averaging import Average
 from tutelage.engine.checkpoint import (
     Progress,
     random_states,
+    require_finite,
     restore,
     restore_structures,
     save_checkpoint,
@@ -128,12 +129,16 @@ class Session:
         self.ended: str | None = None
         # At last: from here on `close` gives the student back.
         self._shared = ExitStack()
-        if settings.sync_norms and not together.alone:
-            self._shared.enter_context(synchronized(distiller))
+        self._share_norms()
         self._rounded = None
         if settings.quantization is not None:
             images = distiller.example()
             self._rounded = FakeQuantization(distiller.student, images, settings.quantization)
+
+    def _share_norms(self) -> None:
+        """From here on, if so set, batch norms ask the other processes."""
+        if self._settings.sync_norms and not self._together.alone:
+            self._shared.enter_context(synchronized(self._distiller))
 
     def begin(self, seed: int) -> None:
         """Begins the run, or goes on where its newest checkpoint stands."""
@@ -191,11 +196,13 @@ class Session:
     def _settle(self) -> None:
         """Sets the thread count, and compares what bits depend on with how the run began."""
         before, wanted = self._at.setting or {}, self._settings.threads
-        threads = before.get("threads") if wanted is None else wanted
+        before = {"processes": 1, **before} if before else before  # older ones did not say
+        if wanted is None and before.get("processes") == self._together.count:
+            wanted = before["threads"]
+        threads = wanted
         if threads is not None:
             torch.set_num_threads(threads)
         now = _setting(self._device, self._together.count)
-        before = {"processes": 1, **before} if before else before  # older ones did not say
         changed = [f"{key} {old} → {now[key]}" for key, old in before.items() if old != now[key]]
         if changed:
             warnings.warn(
@@ -279,6 +286,7 @@ class Session:
         """
         self._log.check()
         found: dict[str, Findings] = {}
+        self._shared.close()  # the others do not look at what the first one does
         if self._together.first:
             found = end_phase(
                 self._distiller,
@@ -289,6 +297,7 @@ class Session:
                 progress=self.step / self._settings.steps,
                 autocast=self._accelerator.autocast,  # pyright: ignore[reportArgumentType]
             )
+        self._share_norms()
         values = {name: dict(findings.values) for name, findings in found.items()}
         changed = any(findings.changed for findings in found.values())
         if not self._together.alone:
@@ -348,6 +357,7 @@ class Session:
     def save(self) -> None:
         """Writes a checkpoint, unless something is not finite."""
         self._log.check()
+        require_finite(self._distiller, self.step)
         self._at = self._at._replace(seconds=self.seconds)
         gathered, random = self._log.gathered(), random_states(self._together)
         if self._together.first:

@@ -220,6 +220,8 @@ def _on_readings(spec: Mapping[str, Any], trials: Trials, lines: Sequence[Line])
     for name, own in trials.items():
         tries = tries_of(lineage(spec["rows"], name), lines)
         tried = [line["record"].get("began", "") for line in tries if works(line)]
+        found = spec.get("tuned", {})
+        tried += [found[row]["until"] for row in lineage(spec["rows"], name) if row in found]
         read = [
             reading["time"]
             for line in own.values()

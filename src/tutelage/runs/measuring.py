@@ -42,6 +42,7 @@ __all__ = [
     "enter_reading",
     "image_size",
     "look",
+    "predicted",
     "require_finite",
     "results",
     "students_of",
@@ -78,14 +79,15 @@ def look(
     network: Network | StoredTeacher, pictures: EvalLoader, built: Built, device: torch.device
 ) -> Predictions:
     """What a network says, in the precision of the run; or has said, if it is stored."""
-    seen = _predict(network, pictures, built, device)
+    seen = predicted(network, pictures, built, device)
     require_finite(seen)
     return seen
 
 
-def _predict(
+def predicted(
     network: Network | StoredTeacher, pictures: EvalLoader, built: Built, device: torch.device
 ) -> Predictions:
+    """As `look`, finite or not."""
     if isinstance(network, StoredTeacher):
         return recall(network, pictures)
     settings = built.recipe.train
@@ -146,7 +148,7 @@ def check_teacher(built: Built, device: torch.device) -> Checked | None:
         names = _names_of(built)
         above = []
         for name, one in zip(names, built.teacher.members, strict=True):
-            seen, classes = _of_known(_predict(one, loader, built, device))
+            seen, classes = _of_known(predicted(one, loader, built, device))
             if not len(seen.targets):
                 raise TeacherError(
                     f"None of {number} validation pictures is of a class that the teacher {name} "
@@ -157,7 +159,7 @@ def check_teacher(built: Built, device: torch.device) -> Checked | None:
             above.append(max(share - 1 / classes, 0.0))
             members.append({"name": name, "validation_accuracy": share, "classes": classes})
         built.teacher.aggregator.weigh(above)
-    seen = _predict(built.teacher, loader, built, device)
+    seen = predicted(built.teacher, loader, built, device)
     _require_teacher(seen, "teacher" if not members else "answer of all teachers together")
     return Checked(seen, tuple(members))
 

@@ -19,6 +19,7 @@ from tutelage.errors import Interrupted, NonFiniteError, RecipeError, RunError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.evaluation.predictions import gathered
 from tutelage.identity import identity_parts
+from tutelage.launcher import place
 from tutelage.models.network import AnyNetwork, Network
 from tutelage.models.saved import load, save_network
 from tutelage.provenance import digest, git_commit, hardware, versions
@@ -34,7 +35,14 @@ from tutelage.recipes import (
     validate,
 )
 from tutelage.records import RECORD_SCHEMA, RunFolder, remove, write_json
-from tutelage.runs.measuring import add_test, check_teacher, look, results, students_of
+from tutelage.runs.measuring import (
+    add_test,
+    check_teacher,
+    predicted,
+    require_finite,
+    results,
+    students_of,
+)
 from tutelage.runs.settling import caution, settle, with_chosen
 from tutelage.runs.surroundings import CONTENT, require_same_content, surroundings
 from tutelage.teachers import StoredTeacher
@@ -108,11 +116,20 @@ def train(
     begins = not (resume and folder.path.exists())
     if begins:
         folder.require_free()
+    elif folder.finished and place().world_size > 1:
+        # A launcher that starts all anew if one ends badly must find an end.
+        return Run(folder.path, folder.read_record())
     else:
         resolved = _require_unfinished(folder, resolved)
     device = resolve_device(resolved.train.device)
     with launched(device) as together, surroundings(resolved.train) as device:
-        together.wait()  # till all have seen whether the folder is there
+        # Here all have looked, and none has written.
+        if together.tell(begins) != begins:
+            raise RunError(
+                f"Process {together.rank} sees {folder.path} otherwise than the first one does. "
+                "Put --runs on a file system that all machines share, and start again."
+            )
+        together.wait()
         built = build(
             resolved,
             student=student,
@@ -248,9 +265,11 @@ def _mean_accuracy(built: Built, device: torch.device, together: Processes) -> f
     pictures = built.validation.share(together.rank, together.count) if shared else built.validation
     found = []
     for one in students_of(built).values():
-        seen = look(one, pictures, built, device)
-        found.append(accuracy(gathered(seen, together.collect) if shared else seen))
-    return sum(found) / len(found)
+        seen = predicted(one, pictures, built, device)
+        seen = gathered(seen, together.collect) if shared else seen
+        require_finite(seen)
+        found.append(accuracy(seen))
+    return together.tell(sum(found) / len(found))
 
 
 def _resolve(
