@@ -1,5 +1,7 @@
 """What a launcher says, and what the command does of it."""
 
+from pathlib import Path
+
 import pytest
 from tiny import recipe
 

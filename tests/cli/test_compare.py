@@ -6,6 +6,7 @@ import pytest
 
 from tutelage import comparison
 from tutelage.cli import compare as module
+from tutelage.errors import SettingError
 from tutelage.report.layout import Table
 
 SPEC = """
@@ -47,6 +48,20 @@ def answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answer:
     return Answer(tmp_path / "r" / "tiny")
 
 
+def test_a_cluster_is_asked_for_with_what_a_trial_takes(call: Any, monkeypatch: pytest.MonkeyPatch):
+    asked: list[Any] = []
+
+    def compare(spec: str, *, cluster: Any, **more: Any) -> Any:
+        asked.append(cluster)
+        raise SettingError("Enough.")
+
+    monkeypatch.setattr(comparison, "compare", compare)
+    words = ["--executor", "ray", "--cpus", "4", "--gpus", "0.5", "--address", "there:1"]
+    assert call("compare", "spec.yaml", *words)[0] == 2
+    assert call("compare", "spec.yaml", "--executor", "ray")[0] == 2
+    assert asked == [comparison.Share(4, 0.5, "there:1"), comparison.Share()]
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 def test_what_was_asked_is_handed_on_and_the_answer_printed(
     as_json: bool, answer: Answer, monkeypatch: pytest.MonkeyPatch, call: Any
@@ -64,7 +79,7 @@ def test_what_was_asked_is_handed_on_and_the_answer_printed(
         "r",
         "--records",
         "b/x.jsonl",
-        *["--restamp", "--json", "--jobs", "3"] * as_json,
+        *["--restamp", "--json", "--jobs", "3", "--tune"] * as_json,
     ]
     code, out, err = call("compare", *words)
     assert code == 0
@@ -74,6 +89,8 @@ def test_what_was_asked_is_handed_on_and_the_answer_printed(
         "records": Path("b/x.jsonl"),
         "restamp": as_json,
         "jobs": 3 if as_json else 1,
+        "tune": as_json,
+        "cluster": None,
         "command": " ".join(["tutelage compare", *words]),
     }
     if as_json:
