@@ -279,6 +279,7 @@ def test_a_record_says_what_was_around_it(monkeypatch: pytest.MonkeyPatch, tmp_p
 # Processes
 
 
+@pytest.mark.slow
 def test_a_contestant_in_a_process_of_its_own():
     process = Apart("plain", "tiny", CPU)
     try:
@@ -289,6 +290,7 @@ def test_a_contestant_in_a_process_of_its_own():
         process.close()
 
 
+@pytest.mark.slow
 def test_a_contestant_that_dies_is_an_error():
     with pytest.raises(RuntimeError, match="has died"):
         Apart("nobody", "tiny", CPU)

@@ -28,6 +28,7 @@ def wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int8.Wanted:
     return int8.Wanted(str(file), ("train.optimizer.lr=0.05",), (0,), ("train.steps=2",))
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_made_again(wanted: int8.Wanted, tmp_path: Path):
     into = tmp_path / "int8.jsonl"
     int8.measure("a net", wanted, 0, tmp_path, into)

@@ -229,6 +229,7 @@ assert abs(found.item() - plain) < 1e-5, (found.item(), plain)
 """
 
 
+@pytest.mark.slow
 def test_timm_compiles_it():
     """Without the check of shapes, which `torch.compile` cannot take."""
     done = subprocess.run(

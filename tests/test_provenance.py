@@ -59,6 +59,7 @@ SHAPING = [
 ]
 
 
+@pytest.mark.slow
 def test_code_that_shapes_numbers_counts(package: Path):
     starts = [*STARTS, "methods.attention_transfer"]
     seen = {code_digest(starts): "nothing"}

@@ -120,6 +120,7 @@ def losses(value: dict[str, Any], runs: Path, name: str) -> tuple[str, list[dict
     return run.record["students"]["student"]["weights"], kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["confidence", "accuracy"])
 def test_from_a_store_of_what_they_say_together_training_is_the_same_to_the_last_bit(
     how: str, specialists: list[dict[str, Any]], runs: Path, tmp_path: Path

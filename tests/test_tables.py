@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLES = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", TABLES["FILES"], ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_table_is_that_of_the_records(path: Path):
     text = path.read_text()

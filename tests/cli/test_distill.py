@@ -25,6 +25,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_teacher_and_then_its_student_beside_a_control(call: Any, place: Path):
     album(place / "photos", COUNTS)
     common = ("distill", "--data", "photos", "--size", "16")
@@ -79,6 +80,7 @@ def test_more_time_is_more_steps_up_to_a_limit():
     assert "100 times are enough for a first try" in said[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNING_WEIGHTS)
 def test_every_method_that_it_offers_builds(name: str, place: Path):
     teacher = train_teacher(place / "runs")

@@ -537,6 +537,7 @@ def killed(value: dict[str, Any], runs: Path, after: int) -> int:
     return subprocess.run(words, check=False).returncode
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 7])
 def test_a_killed_comparison_goes_on(after: int, runs: Path, tmp_path: Path):
     value = spec(TWO, base=recipe(steps=4, checkpoint_every=2))
@@ -549,6 +550,7 @@ def test_a_killed_comparison_goes_on(after: int, runs: Path, tmp_path: Path):
     assert list(map(meaning, ours)) == list(map(meaning, whole))
 
 
+@pytest.mark.slow
 def test_a_killed_trial_goes_on_though_what_only_watches_has_changed(
     runs: Path, tmp_path: Path, trained: list[Any]
 ):
@@ -907,6 +909,7 @@ LEARNING = {"student": {"name": "resnet8", "width": 8}, "steps": 40, "batch_size
 AXES = {"student.width": [6, 8]}
 
 
+@pytest.mark.slow
 def test_every_row_is_run_at_every_combination_of_the_axes(runs: Path, trained: list[Any]):
     rows = {"short": {}, "long": {"set": {"train.steps": 45}}, "kd": {"set": {"task_weight": 0.5}}}
     controls = {"short": "short", "long": "long"}
@@ -936,6 +939,7 @@ def test_each_group_chooses_for_itself(runs: Path):
 # What is measured beside the answers
 
 
+@pytest.mark.slow
 def test_what_the_specification_asks_for_is_measured_of_every_trial(
     teacher: Path, runs: Path, trained: list[Any], monkeypatch: pytest.MonkeyPatch
 ):
@@ -1001,6 +1005,7 @@ def test_without_run_folders_students_are_trained_again_to_be_measured(
 # Several at once
 
 
+@pytest.mark.slow
 def test_jobs_give_what_running_in_turn_gives(runs: Path, tmp_path: Path):
     base = recipe(threads=1)
     value = spec(CHOOSING | TWO, base=base)
@@ -1013,6 +1018,7 @@ def test_jobs_give_what_running_in_turn_gives(runs: Path, tmp_path: Path):
         }
 
 
+@pytest.mark.slow
 def test_each_job_has_its_share_of_the_threads(runs: Path):
     compare(spec({"narrow": {}}, base=recipe(threads=None)), runs=runs, jobs=2, shown=False)
     for line in lines_of(file_of(runs)):
@@ -1021,6 +1027,7 @@ def test_each_job_has_its_share_of_the_threads(runs: Path):
             assert line["parts"]["threads"] == line["record"]["hardware"]["threads"] == threads
 
 
+@pytest.mark.slow
 def test_a_trial_that_cannot_run_stops_the_comparison(runs: Path):
     run(spec(TWO, seeds=[0]), runs)
     line = lines_of(file_of(runs))[0]

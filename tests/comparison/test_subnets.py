@@ -82,6 +82,7 @@ def test_nothing_runs_twice(done: Comparison, runs: Path) -> None:
     assert done.records.read_text() == before
 
 
+@pytest.mark.slow
 def test_a_row_chooses_by_its_sub_net(runs: Path) -> None:
     lrs = [1e-12, 0.05, 0.2]
     row = {"like": "deep", "choose": {"train.optimizer.lr": lrs}}

@@ -133,6 +133,7 @@ def test_live_in_one_graph(name: str):
     run(f"check_live({name!r}, 'aot_eager')")
 
 
+@pytest.mark.slow
 def test_stored_around_the_reading():
     run("check_stored('aot_eager')")
 

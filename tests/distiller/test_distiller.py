@@ -681,6 +681,7 @@ def check_compiled() -> None:
     print("same")
 
 
+@pytest.mark.slow
 def test_it_compiles_as_a_whole_and_progress_does_not_compile_it_again():
     file = Path(__file__)
     code = f"import {file.stem} as this; this.check_compiled()"

@@ -289,6 +289,7 @@ print(sorted(faults)[6])  # the heap may still grow in some steps, but not in mo
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc to be told")
 def test_freed_memory_is_not_faulted_in_anew_at_each_step():
     faults = {}

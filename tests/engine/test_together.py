@@ -16,6 +16,8 @@ from torch import Tensor
 from tutelage.engine import ALONE
 from tutelage.evaluation.predictions import Predictions, gathered
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 Found = list[dict[str, Any]]
 

@@ -296,6 +296,7 @@ def test_a_fault_within_a_package_is_not_taken_for_its_absence(
         needed("torchao")
 
 
+@pytest.mark.slow
 def test_opening_needs_no_extra_until_a_file_is_opened():
     code = (
         "import sys\n"

@@ -524,6 +524,7 @@ def check_compiled() -> None:
             torch.testing.assert_close(one.grad, other.grad, msg=key)
 
 
+@pytest.mark.slow
 def test_all_compile_to_the_same_value() -> None:
     """Without the check of shapes, which `torch.compile` cannot take: no conftest, no hook."""
     file = Path(__file__)

@@ -339,6 +339,7 @@ for norms in ("separate", "shared"):
 """
 
 
+@pytest.mark.slow
 def test_compiles_as_one_graph() -> None:
     """Without the check of shapes, which `torch.compile` cannot take."""
     done = subprocess.run(

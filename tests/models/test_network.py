@@ -315,6 +315,7 @@ for module, taps in ((Tokens(1), ("blocks.0", "norm")), (ChannelsLast(8), ("embe
 """
 
 
+@pytest.mark.slow
 def test_taps_compile_as_one_graph():
     """Without the check of shapes, which `torch.compile` cannot take."""
     done = subprocess.run(

@@ -424,6 +424,7 @@ def test_a_run_goes_on_only_with_the_store_it_was_begun_with(
 # Less than all of a map
 
 
+@pytest.mark.slow
 def test_what_a_method_needs_of_a_map_is_kept_alone(teacher: Path, tmp_path: Path):
     value = asked(teacher, steps=5, methods=ATTENTION, precision="bf16")
     sizes = {}

@@ -95,6 +95,7 @@ def test_evaluate_measures_the_one_that_is_named(deep: Path) -> None:
     assert evaluate(deep, subnet="full")["again"] == evaluate(deep)["again"]
 
 
+@pytest.mark.slow
 def test_all_are_read_on_test_and_shown_corruptions(tmp_path: Path) -> None:
     folder = run(tmp_path)
     before = RunFolder(folder).read_record()["students"]

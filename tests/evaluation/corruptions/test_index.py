@@ -190,6 +190,7 @@ def digest(order: Tensor) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
+@pytest.mark.slow
 def test_the_same_bits_in_another_process():
     # The other process has one thread, another order, and has drawn other numbers before.
     script = f"""
