@@ -11,16 +11,19 @@ import onnxruntime
 import pytest
 import timm
 import torch
+from small_run import Tiny
 from tiny import distilled, recipe
 
 import tutelage.models.with_timm  # noqa: F401 - makes ours known to timm
-from tutelage import records
+from tutelage import records, rng
 from tutelage.data.digits import digits
 from tutelage.data.photographs import Rule
 from tutelage.errors import (
+    CheckpointError,
     DataError,
     ExportError,
     NoEffectWarning,
+    RecipeError,
     RunError,
     SettingError,
 )
@@ -445,3 +448,37 @@ def test_memory_is_that_of_a_process_of_its_own(exported: RunFolder, tmp_path: P
 def test_what_would_time_nothing_is_refused(wrong: dict[str, Any], exported: RunFolder):
     with pytest.raises(SettingError, match="A benchmark needs 3 rounds"):
         bench([exported.path], **wrong)
+
+
+# Runs that objects were handed over to
+
+
+def test_a_student_that_was_an_object_is_handed_over_again(tmp_path: Path):
+    learned = {"steps": 40, "batch_size": 100}
+    with rng.part(3, "student"):
+        student, anew = Tiny(num_classes=10), Tiny(num_classes=10)
+    given = recipe(student=None, **learned)
+    given["data"] = given["data"] | {"source": None}
+    run = train(
+        given, name="own", runs=tmp_path, student=student, data=digits(), shown=False
+    ).folder
+    before = {name: value.clone() for name, value in anew.state_dict().items()}
+    with pytest.raises(RecipeError, match="data"):
+        export(run, student=anew)
+    done = export(run, student=anew, data=digits())
+    entry = RunFolder(run).read_record()["students"]["student"]
+    assert done.entry["weights"] == entry["weights"]
+    assert done.entry["parity"]["accuracy"]["exported"] == pytest.approx(
+        entry["test_accuracy"], abs=1e-9
+    )
+    assert all(torch.equal(anew.state_dict()[name], value) for name, value in before.items())
+    with pytest.raises(RunError, match=r"tutelage.export\(RUN, student="):
+        export(run, Form("torch"), data=digits())
+    with pytest.raises(CheckpointError, match="of another shape"):
+        export(run, Form("torch"), student=Tiny(num_classes=7), data=digits())
+
+
+def test_a_student_that_is_known_by_name_is_not_handed_over(pupil: RunFolder):
+    with pytest.raises(SettingError, match="makes its student by name"):
+        export(pupil.path, student=Tiny())
+    assert not (pupil.path / "exports").exists()

@@ -66,7 +66,8 @@ class Description(NamedTuple):
         if self.given:
             raise RunError(
                 f"This student was made by somebody's own code ({self.name}), so it cannot be "
-                "made from its name. Make it yourself and load the file into it."
+                "made from its name. Make it yourself and load the file into it; for an export "
+                "hand it over: tutelage.export(RUN, student=...)."
             )
         module = create(
             self.name,

@@ -1,5 +1,6 @@
 """Handing a finished run's student out: written, opened again, compared on test, then kept."""
 
+import copy
 import hashlib
 import tempfile
 import warnings
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage import __version__
 from tutelage.build import Built, build
@@ -35,9 +36,9 @@ from tutelage.exporting import (
 )
 from tutelage.identity import weights_of
 from tutelage.models import library, made_for
-from tutelage.models.checkpoints import state_bytes
+from tutelage.models.checkpoints import load_into, read_state, state_bytes
 from tutelage.models.network import Network
-from tutelage.models.saved import Description
+from tutelage.models.saved import Description, read_description_of
 from tutelage.provenance import circumstances
 from tutelage.recipes import validate
 from tutelage.records import RunFolder, is_free, write_json, write_new_folder
@@ -81,6 +82,8 @@ def export(
     calibrate_on: Source | None = None,
     tolerance: Tolerance | None = None,
     teacher: bool = True,
+    student: nn.Module | None = None,
+    data: Source | None = None,
     command: str = "tutelage.export",
 ) -> Exported:
     """Writes the student of a finished run into a file that another runtime can run.
@@ -99,6 +102,9 @@ def export(
         calibrate_on: the training pictures of this source in the place of the recipe's.
         tolerance: see `exporting.parity`; None: what is usual for the precision.
         teacher: whether to measure agreement with the teacher, if the run had one.
+        student: for a run whose student was handed over as an object, another such object; a copy
+            of it gets the run's weights.
+        data: for a run whose pictures were handed over as an object, these.
 
     Raises:
         ExportError: it cannot be written in this form, or says something else than the network.
@@ -123,8 +129,11 @@ def export(
     guided = teacher and record["teacher"] is not None
     recipe = validate(record["recipe"], str(place.recipe))
     recipe = with_its_student(recipe, place.path, teacher=guided)
+    own = None if student is None else _with_weights(student, place)
+    if own is not None:
+        recipe = recipe.model_copy(update={"student": None})
     with surroundings(replace(recipe.train, device="cpu")) as device:
-        built = build(recipe)
+        built = build(recipe, student=own, data=data)
         parts = MEASURED if guided else MEASURED - {"teacher"}
         require_same_content(built, record["content"], place.path, parts)
         weigh(built, device)
@@ -166,6 +175,24 @@ def export(
     record["exports"] = [*others, entry]
     write_json(place.record, record)
     return Exported(folder, file, entry)
+
+
+def _with_weights(student: nn.Module, place: RunFolder) -> nn.Module:
+    """A copy of a module with the weights that a run's own ended in.
+
+    Raises:
+        SettingError: the run knows its student itself.
+        CheckpointError: they do not fit.
+    """
+    if not read_description_of(place.student).given:
+        raise SettingError(
+            f"The run in {place.path} makes its student by name, so none is to be handed over. "
+            "Leave `student` out."
+        )
+    made = copy.deepcopy(student)
+    module = made.module if isinstance(made, Network) else made
+    load_into(module, read_state(place.student), str(place.student))
+    return made.eval()
 
 
 def _entry(
