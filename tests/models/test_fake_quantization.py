@@ -23,11 +23,11 @@ from tutelage.models.fake_quantization import (
     Runtime,
     _Range,
     _rounded_weight,
-    _watch,
 )
 from tutelage.models.fusing import fuse
 from tutelage.models.network import Network
 from tutelage.models.timm_zoo import zoo_factory
+from tutelage.models.uses import watch
 from tutelage.types import InputSpec
 
 PICTURES = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -163,7 +163,7 @@ SOURCES = {
 def test_the_map_that_is_averaged_is_found_behind_what_happens_in_place(name: str):
     spec = InputSpec(64, 64, 3, (0.5,) * 3, (0.5,) * 3)
     network = Network(zoo_factory(name)(num_classes=10, in_channels=3), spec)
-    assert _watch(network, torch.rand(2, 3, 64, 64)).pooled() == SOURCES[name]
+    assert watch(network, torch.rand(2, 3, 64, 64)).pooled() == SOURCES[name]
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_to_round_and_to_fold_a_norm_is_to_fold_and_to_round():
 
 
 def rounded_outputs(network: Network, images: Tensor) -> set[str]:
-    return set(_watch(network, images).put_out())
+    return set(watch(network, images).put_out())
 
 
 def test_what_a_norm_gives_a_sum_is_rounded_and_what_it_gives_an_activation_is_not():
@@ -471,7 +471,7 @@ class Twice(nn.Module):
 
 
 def test_a_layer_that_is_called_twice_has_a_range_of_its_own():
-    assert _watch(Network(Twice(), SPEC), PICTURES).pooled() == {}
+    assert watch(Network(Twice(), SPEC), PICTURES).pooled() == {}
 
 
 def test_one_at_a_time():
