@@ -3,9 +3,6 @@
 Compiled functions cannot be checked for shapes, so each check runs in a process of its own.
 """
 
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import unchecked
 from answers import NUM_VIEWS, VIEWS, make_store, part_of
 from small_run import tiny
 from timm import create_model
@@ -26,7 +24,6 @@ from tutelage.models.network import Network
 from tutelage.teachers import StoredTeacher
 from tutelage.types import InputSpec
 
-TESTS = Path(__file__).parent.parent
 QUICK = ["resnet8"]
 SLOW = ["resnet10t", "mobilenetv3_small_050", "regnetx_002", "efficientnet_lite0", "convnext_atto"]
 
@@ -112,16 +109,7 @@ def check_stored(backend: str) -> None:
 
 
 def run(call: str) -> None:
-    paths = os.pathsep.join(map(str, (TESTS, TESTS / "teachers")))
-    done = subprocess.run(
-        [sys.executable, "-c", f"import {Path(__file__).stem} as this; this.{call}"],
-        cwd=Path(__file__).parent,
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = unchecked.call(__file__, call)
     assert done.stdout.startswith("graphs ")
     print(call, done.stdout)
 

@@ -2,17 +2,15 @@
 
 import copy
 import gc
-import subprocess
-import sys
 import warnings
 import weakref
 from collections.abc import Iterator
 from math import exp, log, log1p
-from pathlib import Path
 from typing import Any, cast, final
 
 import pytest
 import torch
+import unchecked
 from torch import Tensor, nn
 
 from tutelage.distiller import Distiller, Schedule
@@ -683,13 +681,7 @@ def check_compiled() -> None:
 
 @pytest.mark.slow
 def test_it_compiles_as_a_whole_and_progress_does_not_compile_it_again():
-    file = Path(__file__)
-    code = f"import {file.stem} as this; this.check_compiled()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=file.parent, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "same\n"
+    assert unchecked.call(__file__, "check_compiled()").stdout == "same\n"
 
 
 # Sub-nets

@@ -8,7 +8,6 @@ when the mathematics changes; the changelog then says why.
 import copy
 import inspect
 import os
-import subprocess
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+import unchecked
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -526,13 +526,7 @@ def check_compiled() -> None:
 
 @pytest.mark.slow
 def test_all_compile_to_the_same_value() -> None:
-    """Without the check of shapes, which `torch.compile` cannot take: no conftest, no hook."""
-    file = Path(__file__)
-    code = f"import {file.stem} as contract; contract.check_compiled()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=file.parent, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    done = unchecked.call(__file__, "check_compiled()")
     assert set(NAMES) <= set(done.stderr.split())
 
 

@@ -2,16 +2,14 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
+import unchecked
 from torch import Tensor, nn
 
 from tutelage.errors import NetworkError, SettingError
@@ -341,12 +339,4 @@ for norms in ("separate", "shared"):
 
 @pytest.mark.slow
 def test_compiles_as_one_graph() -> None:
-    """Without the check of shapes, which `torch.compile` cannot take."""
-    done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    unchecked.run(CODE, beside=__file__)

@@ -3,13 +3,11 @@
 import copy
 import gc
 import pickle
-import subprocess
-import sys
 import weakref
-from pathlib import Path
 
 import pytest
 import torch
+import unchecked
 from layouts_in_use import ChannelsLast, Several, Takes, Tokens
 from torch import Tensor, nn
 
@@ -317,12 +315,4 @@ for module, taps in ((Tokens(1), ("blocks.0", "norm")), (ChannelsLast(8), ("embe
 
 @pytest.mark.slow
 def test_taps_compile_as_one_graph():
-    """Without the check of shapes, which `torch.compile` cannot take."""
-    done = subprocess.run(
-        [sys.executable, "-c", CODE],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    unchecked.run(CODE)
