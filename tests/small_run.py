@@ -71,9 +71,14 @@ def pictures(count: int = 60, *, labelled: int | None = None, seed: int = 0) -> 
 def loader(
     data: Pictures | None = None, *, batch_size: int = 12, rank: int = 0, world_size: int = 1
 ) -> TrainLoader:
-    part = {"rank": rank, "world_size": world_size}
-    views = Views(crop_padding=1)
-    return TrainLoader(data or pictures(), views, batch_size=batch_size, seed=0, **part)
+    return TrainLoader(
+        data or pictures(),
+        Views(crop_padding=1),
+        batch_size=batch_size,
+        seed=0,
+        rank=rank,
+        world_size=world_size,
+    )
 
 
 def held_out() -> EvalLoader:

@@ -17,6 +17,7 @@ from tutelage.cli.main import main
 from tutelage.comparison import Share, cluster, compare
 from tutelage.errors import Interrupted, RunError, SettingError
 from tutelage.exporting.extras import needed
+from tutelage.provenance import versions
 from tutelage.records import RunFolder, read_lines
 
 SPEC: dict[str, Any] = {
@@ -192,7 +193,7 @@ def test_a_share_fits_into_one_machine(there: dict[str, float], share: Share, co
 
 
 def test_a_machine_of_another_kind_is_refused(monkeypatch: pytest.MonkeyPatch):
-    home = cluster._Home(str(Path.cwd()), 1, "cuda", cluster.versions(), "code")
+    home = cluster._Home(str(Path.cwd()), 1, "cuda", versions(), "code")
     monkeypatch.setattr(cluster, "code_digest", lambda _: "code")
     with pytest.raises(RunError, match="runs on cuda, and a machine of the cluster"):
         cluster._settle(home)
@@ -206,7 +207,7 @@ def test_what_is_told_to_stop_by_its_machine_is_lost(monkeypatch: pytest.MonkeyP
     """And so goes on elsewhere; what Ray interrupts is an answer."""
     monkeypatch.setattr(cluster, "_settle", lambda _: None)
     left: list[int] = []
-    monkeypatch.setattr(cluster.os, "_exit", left.append)
+    monkeypatch.setattr("os._exit", left.append)
 
     def told(number: Any) -> None:
         raise Interrupted("Stopped", number)

@@ -13,7 +13,7 @@ import tutelage
 from tutelage.build import build
 from tutelage.cli.evaluate import text
 from tutelage.distiller import Distiller
-from tutelage.engine import loop
+from tutelage.engine.session import Session
 from tutelage.errors import (
     CheckpointError,
     NetworkError,
@@ -163,7 +163,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
 ) -> None:
     asked = {"student": DEEP | {"subnet_norms": norms}, "steps": 6, "checkpoint_every": 3}
     whole = run(tmp_path, "whole", **asked)
-    step = loop.Session.train_step
+    step = Session.train_step
 
     def dies(self: Any, batch: Any) -> None:
         if self.step == 4:
@@ -171,7 +171,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(
         step(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Session, "train_step", dies)
+        patch.setattr(Session, "train_step", dies)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, "stopped", **asked)
     again = recipe(methods=METHOD, batch_size=100, **asked)
