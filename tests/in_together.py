@@ -58,7 +58,7 @@ def data(together: Processes) -> TrainLoader:
 
 def look(pupil: Distiller, together: Processes) -> Any:
     """The student's answers to all held-out pictures, each looked at by one process."""
-    share = held_out().share(together.rank, together.count)
+    share = held_out(together.rank, together.count)
     return gathered(predict(pupil.student, share, device=CPU), together.collect)
 
 

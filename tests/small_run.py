@@ -81,8 +81,8 @@ def loader(
     )
 
 
-def held_out() -> EvalLoader:
-    return EvalLoader(pictures(30, seed=1), batch_size=20)
+def held_out(rank: int = 0, world_size: int = 1) -> EvalLoader:
+    return EvalLoader(pictures(30, seed=1), batch_size=20, rank=rank, world_size=world_size)
 
 
 def settings(**changes: Any) -> TrainSettings:

@@ -1,7 +1,6 @@
 """`tutelage train` and `tutelage cache` in two processes, as torchrun starts them."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,26 +9,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+from launching import ENVIRONMENT, TORCHRUN, launch
 
 from tutelage.records import RunFolder, read_lines
 
 pytestmark = pytest.mark.slow
 
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 RECIPE = ["digits-teacher", "train.evaluate_every=100", "train.log_every=20", "--name", "run"]
 
 
-def launch(place: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, *TORCHRUN, "-m", "tutelage", *arguments],
-        cwd=place,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+def tutelage(place: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return launch("-m", "tutelage", *arguments, place=place)
 
 
 def sentences(text: str) -> list[str]:
@@ -38,7 +28,7 @@ def sentences(text: str) -> list[str]:
 
 
 def test_two_processes_leave_one_run(tmp_path: Path):
-    done = launch(tmp_path, "train", *RECIPE, "train.steps=200", "train.precision=auto")
+    done = tutelage(tmp_path, "train", *RECIPE, "train.steps=200", "train.precision=auto")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("200 steps in") == 1
     folder = RunFolder(tmp_path / "runs" / "run")
@@ -51,7 +41,7 @@ def test_two_processes_leave_one_run(tmp_path: Path):
     assert [line["step"] for line in lines if "lr" in line] == list(range(20, 201, 20))
     judged = [line["validation_accuracy"] for line in lines if "lr" not in line]
     assert judged[-1] == pytest.approx(record["students"]["student"]["validation_accuracy"])
-    again = launch(tmp_path, "train", *RECIPE, "train.steps=200")
+    again = tutelage(tmp_path, "train", *RECIPE, "train.steps=200")
     assert [one.split(" exists")[0] for one in sorted(sentences(again.stderr))] == [
         "[1] error: runs/run",
         "error: runs/run",
@@ -91,7 +81,7 @@ def test_a_killed_process_ends_the_other_with_one_sentence_and_the_run_goes_on(t
     assert "Traceback" not in said
     assert not folder.record.exists()
     reached = int(folder.checkpoints[-1].name.rpartition("-")[2])
-    done = launch(tmp_path, "train", *RECIPE, *steps, "--resume")
+    done = tutelage(tmp_path, "train", *RECIPE, *steps, "--resume")
     assert done.returncode == 0, done.stderr[-3000:]
     assert 0 < reached < 1000
     assert folder.read_record()["steps"] == 1000
@@ -100,7 +90,7 @@ def test_a_killed_process_ends_the_other_with_one_sentence_and_the_run_goes_on(t
 def test_a_launcher_that_starts_anew_what_was_killed_ends_with_the_run(tmp_path: Path):
     command = ["train", *RECIPE, "train.steps=1000", "train.checkpoint_every=20", "--resume"]
     launcher = subprocess.Popen(
-        [sys.executable, *TORCHRUN, "--max-restarts", "2", "-m", "tutelage", *command],
+        [*TORCHRUN, "--max-restarts", "2", "-m", "tutelage", *command],
         cwd=tmp_path,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -126,9 +116,9 @@ def test_a_launcher_that_starts_anew_what_was_killed_ends_with_the_run(tmp_path:
 
 
 def test_a_store_of_two_processes_is_that_of_one(tmp_path: Path):
-    assert launch(tmp_path, "train", *RECIPE, "train.steps=100").returncode == 0
+    assert tutelage(tmp_path, "train", *RECIPE, "train.steps=100").returncode == 0
     recipe = ["digits", "teacher={run: runs/run}", "data.num_views=2", "train.threads=1"]
-    done = launch(tmp_path, "cache", *recipe, "--out", "two", "--shard", "500")
+    done = tutelage(tmp_path, "cache", *recipe, "--out", "two", "--shard", "500")
     assert done.returncode == 0, done.stderr[-3000:]
     alone = subprocess.run(
         [sys.executable, "-m", "tutelage", "cache", *recipe, "--out", "one", "--shard", "500"],

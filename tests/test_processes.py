@@ -1,13 +1,11 @@
 """A distiller in two processes says what it says in one with the same whole batches."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from launching import launch
 
 pytestmark = pytest.mark.slow
 
@@ -18,14 +16,7 @@ HERE = Path(__file__).parent
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two processes wrote; one after the other would be no test."""
     file = tmp_path_factory.mktemp("processes") / "found.json"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, str(HERE / "in_processes.py"), str(file)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = launch(str(HERE / "in_processes.py"), str(file))
     assert done.returncode == 0, done.stderr[-3000:]
     read = json.loads(file.read_text())
     assert read["processes"] == 2

@@ -81,20 +81,25 @@ def weights(runs: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray")
-def test_a_killed_trial_is_finished_elsewhere_and_counted_once(tmp_path: Path):
-    path = tmp_path / "spec.json"
-    path.write_text(json.dumps(SPEC))
+def started(spec: dict[str, Any], place: Path) -> "subprocess.Popen[str]":
+    """A comparison on the Ray that is there, in a process of its own."""
+    path = place / "spec.json"
+    path.write_text(json.dumps(spec))
     address = needed("ray").get_runtime_context().gcs_address
     words = ["compare", str(path), "--executor", "ray", "--address", address]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "tutelage", *words],
-        cwd=tmp_path,
+        cwd=place,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray")
+def test_a_killed_trial_is_finished_elsewhere_and_counted_once(tmp_path: Path):
+    process = started(SPEC, tmp_path)
     killed, at = None, 0.0
     with process:
         end = time.monotonic() + 200
@@ -124,16 +129,7 @@ def test_a_killed_trial_is_finished_elsewhere_and_counted_once(tmp_path: Path):
 @pytest.mark.usefixtures("ray")
 def test_what_is_told_to_stop_saves_and_goes_on(tmp_path: Path):
     long = SPEC | {"base": recipe(steps=100_000, checkpoint_every=100_000)}
-    path = tmp_path / "spec.json"
-    path.write_text(json.dumps(long))
-    address = needed("ray").get_runtime_context().gcs_address
-    words = ["compare", str(path), "--executor", "ray", "--address", address]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tutelage", *words],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = started(long, tmp_path)
     with process:
         end = time.monotonic() + 200
         while len(list(tmp_path.rglob("step-*"))) < 2 and time.monotonic() < end:

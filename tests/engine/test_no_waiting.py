@@ -39,7 +39,7 @@ ASKING = {"item", "tolist", "cpu", "numpy", "nonzero"}
 CONVERTING = {"float", "int", "bool"}
 
 IN_EACH_STEP: dict[str, set[str]] = {
-    "engine/session.py": {"Session.train_step", "Session._apart", "_micro_batches"},
+    "engine/session.py": {"Session.train_step", "_micro_batches"},
     "engine/phases.py": {"move"},
     "engine/log.py": {"Log.add"},
     "distiller/distiller.py": {

@@ -1,15 +1,13 @@
 """Two processes that train one run do what one does with the same whole batches."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from in_together import SETTINGS, half, look, new_pupil, trained, weights
+from launching import launch
 from small_run import held_out, metrics
 from torch import Tensor
 
@@ -18,27 +16,15 @@ from tutelage.evaluation.predictions import Predictions, gathered
 
 pytestmark = pytest.mark.slow
 
-HERE = Path(__file__).parent
+SCRIPT = Path(__file__).parents[1] / "in_together.py"
 Found = list[dict[str, Any]]
-
-
-def start(script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [sys.executable, *torchrun, str(script), *arguments],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     half(folder / "half of one", ALONE)
-    done = start(HERE.parent / "in_together.py", str(folder))
+    done = launch(str(SCRIPT), str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -161,9 +147,7 @@ def test_words_sums_and_rows(found: Found):
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_shares_join_in_the_order_of_the_pictures(count: int):
     def of(rank: int) -> Predictions:
-        index = torch.cat(
-            [one for b in held_out().share(rank, count) if (one := b.index) is not None]
-        )
+        index = torch.cat([one for b in held_out(rank, count) if (one := b.index) is not None])
         return Predictions(index.float().view(-1, 1), index, index >= 0, index)
 
     parts = [of(rank) for rank in range(count)]

@@ -159,9 +159,13 @@ def _refuse(sentence: str) -> int:
 
 
 def _say(sentence: str, code: int) -> int:
-    rank = os.environ.get("RANK", "0")  # as it stands, be it nonsense
-    print(sentence if rank == "0" else f"[{rank}] {sentence}", file=sys.stderr)
+    print(sentence if _rank() == "0" else f"[{_rank()}] {sentence}", file=sys.stderr)
     return code
+
+
+def _rank() -> str:
+    """Which of several processes this is, as it stands in the environment, be it nonsense."""
+    return os.environ.get("RANK", "0")
 
 
 def _interrupted(sentence: str, arguments: list[str], code: int) -> int:
@@ -202,7 +206,7 @@ def _show_warning(otherwise: Any) -> Any:
         line: str | None = None,
     ) -> None:
         if issubclass(category, UserWarning):
-            if os.environ.get("RANK", "0") == "0":  # the others find the same
+            if _rank() == "0":  # the others find the same
                 print(f"note: {message}", file=sys.stderr)
         else:
             otherwise(message, category, filename, lineno, file, line)

@@ -78,10 +78,13 @@ class Cluster:
         count: for how many there is room now.
         threads: that each has.
         device: kind of it: "cuda" if a share holds a GPU, "cpu" if none.
+        here: False.
 
     Raises:
         SettingError: Ray is not installed, the cluster is not there, or nothing there has room.
     """
+
+    here: bool = False
 
     def __init__(self, share: Share) -> None:
         self.threads = share.cpus

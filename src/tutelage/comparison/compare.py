@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,17 +112,16 @@ def compare(
     if cluster is not None and jobs != 1:
         raise SettingError("A cluster has room for so many trials as it has; leave jobs out.")
     pool = Jobs(jobs) if cluster is None else Cluster(cluster)
-    here = cluster is None and jobs == 1
     with running(pool):
-        trials = Trials(
-            path,
-            folder,
-            pool,
-            extras=_extras(known),
+        making = partial(
+            Trials,
+            runs=folder,
+            jobs=pool,
             notice=board.notice,
-            shown=shown and here,
+            shown=shown and pool.here,
             command=command,
         )
+        trials = making(path, extras=_extras(known))
         for group in groups:  # what cannot be built shall say so before anything runs
             _require_one_test(known, group, trials)
         with alone_in(folder, "tutelage compare"):
@@ -132,15 +132,7 @@ def compare(
             if tune:
                 # The claims come before the search, and so does what was measured.
                 trials.note_spec(known.model_dump(mode="json", by_alias=True), known.decided)
-                tries = Trials(
-                    file_beside(path),
-                    folder,
-                    pool,
-                    extras=NOTHING,
-                    notice=board.notice,
-                    shown=shown and here,
-                    command=command,
-                )
+                tries = making(file_beside(path), extras=NOTHING)
                 tries.read_lines()
                 with showing(board, shown=shown):
                     known = tuned(known, tries, pool, folder)

@@ -29,11 +29,13 @@ class Pool(Protocol):
         count: how many at a time.
         threads: of the CPU, that each has for itself.
         device: kind of it, if it is another than here.
+        here: whether they run in this very process, one after the other.
     """
 
     count: int
     threads: int
     device: str | None
+    here: bool
 
     def start(self, function: Callable[[Any], Any], argument: Any) -> "Future[Any]":
         """Begins a call as soon as there is room for it; what it takes and gives is pickled."""
@@ -59,6 +61,7 @@ class Jobs:
         count: as given.
         threads: of the CPU, that each has for itself.
         device: None, which is that of this machine.
+        here: whether in this very process, which is so for one at a time.
 
     Raises:
         SettingError: fewer than one.
@@ -69,9 +72,9 @@ class Jobs:
     def __init__(self, count: int) -> None:
         if count < 1:
             raise SettingError(f"jobs must be 1 or more, not {count}. 1 runs trials in turn.")
-        alone = count == 1
-        self.threads = usual_threads() if alone else max(1, num_cores() // count)
-        self._pool = None if alone else ThreadPoolExecutor(count)
+        self.here = count == 1
+        self.threads = usual_threads() if self.here else max(1, num_cores() // count)
+        self._pool = None if self.here else ThreadPoolExecutor(count)
         self.count = count
         self._children: set[BaseProcess] = set()
         self._lock = threading.Lock()
@@ -137,7 +140,7 @@ class Jobs:
 @contextmanager
 def running(pool: Pool) -> Iterator[None]:
     """What runs in it ends in order: a signal, or an error, stops all of it."""
-    with _terminable(several=not isinstance(pool, Jobs) or pool.count > 1):
+    with _terminable(several=not pool.here):
         try:
             yield
         except BaseException as error:

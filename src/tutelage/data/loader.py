@@ -4,7 +4,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import copy
 from functools import lru_cache
 from typing import Generic, TypeVar
 
@@ -151,12 +150,6 @@ class EvalLoader:
         self._pool = self._views.prepare(pictures)
         self._rows = torch.arange(len(pictures))[rank::world_size]
         self._batch_size = batch_size
-
-    def share(self, rank: int, world_size: int) -> "EvalLoader":
-        """Of these pictures every `world_size`-th."""
-        part = copy(self)
-        part._rows = self._rows[rank::world_size]
-        return part
 
     def __len__(self) -> int:
         """Number of batches."""

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple, final
 
 import torch
@@ -195,11 +195,10 @@ class Session:
 
     def _settle(self) -> None:
         """Sets the thread count, and compares what bits depend on with how the run began."""
-        before, wanted = self._at.setting or {}, self._settings.threads
+        before, threads = self._at.setting or {}, self._settings.threads
         before = {"processes": 1, **before} if before else before  # older ones did not say
-        if wanted is None and before.get("processes") == self._together.count:
-            wanted = before["threads"]
-        threads = wanted
+        if threads is None and before.get("processes") == self._together.count:
+            threads = before["threads"]
         if threads is not None:
             torch.set_num_threads(threads)
         now = _setting(self._device, self._together.count)
@@ -245,7 +244,7 @@ class Session:
         pieces = list(_micro_batches(batch, settings.accumulate))
         for number, piece in enumerate(pieces, start=1):
             last = number == len(pieces)
-            with nullcontext() if last else self._apart():
+            with nullcontext() if last else self._accelerator.no_sync(self._module):
                 out = self._module(
                     piece.images,
                     piece.targets,
@@ -268,12 +267,6 @@ class Session:
         self._at = self._at._replace(step=self.step + 1)
         if self._average is not None:
             self._average.update(self.step)
-
-    def _apart(self) -> AbstractContextManager[None]:
-        """Inside, gradients stay with this process."""
-        if isinstance(self._module, DistributedDataParallel):
-            return self._module.no_sync()
-        return nullcontext()
 
     def write_log(self) -> dict[str, float]:
         """Writes the interval's line."""

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from tutelage.build import Built, build
-from tutelage.data import Source
+from tutelage.build import EVALUATION_BATCH, Built, build
+from tutelage.data import EvalLoader, Source
 from tutelage.engine import Processes, Trained, fit, launched, resolve_device
 from tutelage.engine.choosing import Chosen
 from tutelage.engine.log import CONSOLE
@@ -233,6 +233,7 @@ def _fit(
         folder.create(dump(built.recipe), origin)
     elif together.first and origin != folder.read_origin():
         write_json(folder.origin, origin)
+    mine = _share(built, together)
     try:
         return fit(
             built.distiller,
@@ -240,7 +241,7 @@ def _fit(
             built.recipe.train,
             folder,
             held_out=built.validation,
-            validate=lambda: _mean_accuracy(built, device, together),
+            validate=lambda: _mean_accuracy(built, mine, device, together),
             seed=built.recipe.seed,
             title=folder.path.name,
             shown=shown,
@@ -256,17 +257,27 @@ def _fit(
         raise
 
 
-def _mean_accuracy(built: Built, device: torch.device, together: Processes) -> float:
+def _share(built: Built, together: Processes) -> EvalLoader | None:
+    """This process's part of the validation pictures; None if there is not one for each."""
+    pictures = built.split.validation
+    if len(pictures) < together.count:
+        return None
+    part = {"rank": together.rank, "world_size": together.count}
+    return EvalLoader(pictures, batch_size=EVALUATION_BATCH, **part)
+
+
+def _mean_accuracy(
+    built: Built, mine: EvalLoader | None, device: torch.device, together: Processes
+) -> float:
     """On validation, of the student, or of it and its sub-nets.
 
-    Each process looks at its share of the pictures, if there is one for each.
+    Args:
+        mine: the part that this process looks at; None: each looks at all.
     """
-    shared = len(built.split.validation) >= together.count
-    pictures = built.validation.share(together.rank, together.count) if shared else built.validation
     found = []
     for one in students_of(built).values():
-        seen = predicted(one, pictures, built, device)
-        seen = gathered(seen, together.collect) if shared else seen
+        seen = predicted(one, mine or built.validation, built, device)
+        seen = seen if mine is None else gathered(seen, together.collect)
         require_finite(seen)
         found.append(accuracy(seen))
     return together.tell(sum(found) / len(found))
