@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -81,6 +82,11 @@ def weights(runs: Path) -> dict[str, str]:
     }
 
 
+def checkpoints(place: Path) -> list[Path]:
+    """Finished ones: what is being written comes and goes beside them."""
+    return list(place.glob("runs/tiny/*/checkpoints/step-*"))
+
+
 def started(spec: dict[str, Any], place: Path) -> "subprocess.Popen[str]":
     """A comparison on the Ray that is there, in a process of its own."""
     path = place / "spec.json"
@@ -104,7 +110,7 @@ def test_a_killed_trial_is_finished_elsewhere_and_counted_once(tmp_path: Path):
     with process:
         end = time.monotonic() + 200
         while killed is None and time.monotonic() < end and process.poll() is None:
-            begun = [one for one in tmp_path.rglob("step-*") if int(one.name[5:]) >= 20]
+            begun = [one for one in checkpoints(tmp_path) if int(one.name[5:]) >= 20]
             if begun and workers():
                 killed, at = workers()[0], time.time()
                 killed.send_signal(signal.SIGKILL)
@@ -132,20 +138,21 @@ def test_what_is_told_to_stop_saves_and_goes_on(tmp_path: Path):
     process = started(long, tmp_path)
     with process:
         end = time.monotonic() + 200
-        while len(list(tmp_path.rglob("step-*"))) < 2 and time.monotonic() < end:
+        while len(checkpoints(tmp_path)) < 2 and time.monotonic() < end:
             time.sleep(0.1)
         time.sleep(1)
         process.send_signal(signal.SIGTERM)
         _, wrong = process.communicate(timeout=100)
     assert process.returncode == 128 + signal.SIGTERM, wrong[-3000:]
     assert "Go on with: tutelage compare" in wrong
-    saved = [one for one in tmp_path.rglob("step-*") if int(one.name[5:]) > 0]
+    saved = [one for one in checkpoints(tmp_path) if int(one.name[5:]) > 0]
     assert len(saved) == 2
 
 
 def test_a_cluster_that_is_not_there_is_one_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(needed("ray"), "is_initialized", lambda: False)  # the fixture's may be
     path = tmp_path / "spec.json"
     path.write_text(json.dumps(SPEC))
     words = [str(path), "--runs", str(tmp_path / "runs"), "--executor", "ray"]
@@ -154,6 +161,17 @@ def test_a_cluster_that_is_not_there_is_one_sentence(
     assert sentence.startswith("error: There is no Ray cluster at 127.0.0.1:1: ")
     assert "ray start --head" in sentence
     assert not (tmp_path / "runs").exists()
+
+
+def test_another_cluster_than_that_of_this_process_is_refused(monkeypatch: pytest.MonkeyPatch):
+    ray = needed("ray")
+    context = SimpleNamespace(gcs_address="10.0.0.1:6379")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    for address in (None, "auto", "10.0.0.1:6379"):
+        cluster._same(ray, address)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    with pytest.raises(SettingError, match=r"Ray cluster at 10.0.0.1:6379, so .* go to ray://b:1"):
+        cluster.Cluster(Share(address="ray://b:1"))
 
 
 @pytest.mark.slow

@@ -1136,7 +1136,12 @@ def test_jobs_that_are_stopped_have_saved(asked: str, runs: Path, tmp_path: Path
 
 def saved(runs: Path) -> list[str]:
     """Checkpoints beyond the first."""
-    return [path.name for path in runs.rglob("step-*") if int(path.name[5:]) > 0]
+    return [path.name for path in checkpoints(runs) if int(path.name[5:]) > 0]
+
+
+def checkpoints(runs: Path) -> list[Path]:
+    """Finished ones: what is being written comes and goes beside them."""
+    return list(runs.glob("*/*/checkpoints/step-*"))
 
 
 def started(value: dict[str, Any], runs: Path, tmp_path: Path) -> "subprocess.Popen[bytes]":
@@ -1148,7 +1153,7 @@ def started(value: dict[str, Any], runs: Path, tmp_path: Path) -> "subprocess.Po
         [*words, "--runs", str(runs), "--jobs", "2"], stderr=subprocess.PIPE, start_new_session=True
     )
     deadline = time.monotonic() + 120
-    while len(list(runs.rglob("step-*"))) < 2 and time.monotonic() < deadline:
+    while len(checkpoints(runs)) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
     return process
 

@@ -37,8 +37,8 @@ class Share:
     Attributes:
         cpus: of the machine that it runs on; it computes with as many threads.
         gpus: of that machine; 0.5 lets two trials share one.
-        address: of the cluster; None: the one that RAY_ADDRESS names, or a Ray that is started here
-            and ends with the comparison.
+        address: of the cluster; None: the one that this process is connected to, or that
+            RAY_ADDRESS names, or a Ray that is started here and ends with the comparison.
     """
 
     cpus: int = 1
@@ -81,7 +81,8 @@ class Cluster:
         here: False.
 
     Raises:
-        SettingError: Ray is not installed, the cluster is not there, or nothing there has room.
+        SettingError: Ray is not installed, the cluster is not there or another than the one that
+            this process is connected to, or nothing there has room.
     """
 
     here: bool = False
@@ -94,6 +95,8 @@ class Cluster:
         self._obeyed = signal.getsignal(signal.SIGTERM)  # Ray takes it
         if self._own:
             _connect(self._ray, share.address)
+        else:
+            _same(self._ray, share.address)
         self.count = self._room(share)
         task = self._ray.remote(_work)
         self._task = task.options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=_LOST)
@@ -209,6 +212,20 @@ def _connect(ray: ModuleType, address: str | None) -> None:
             f"There is no Ray cluster at {said}: {first_line(error)}. Start one (`ray start "
             "--head`), or leave the address out for a Ray on this machine."
         ) from None
+
+
+def _same(ray: ModuleType, address: str | None) -> None:
+    """Whether the address is of the cluster that this process is connected to.
+
+    Raises:
+        SettingError: it is not.
+    """
+    there = ray.get_runtime_context().gcs_address
+    if address not in (None, "auto", there):
+        raise SettingError(
+            f"This process is connected to the Ray cluster at {there}, so trials cannot go to "
+            f"{address}. Leave the address out, or disconnect first (`ray.shutdown()`)."
+        )
 
 
 def _knock(address: str) -> None:
