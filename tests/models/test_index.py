@@ -12,7 +12,7 @@ DEPTHS = (8, 14, 20, 32, 44, 56, 110)
 
 
 def test_the_index_names_the_published_depths():
-    assert list(NETWORKS) == [f"resnet{depth}" for depth in DEPTHS]
+    assert list(NETWORKS) == [*(f"resnet{depth}" for depth in DEPTHS), "resnet"]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -28,6 +28,13 @@ def test_a_name_says_the_depth(depth: int):
     network = create(f"resnet{depth}", num_classes=10, in_channels=3)
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert len(layers) == depth
+
+
+def test_of_the_name_without_a_depth_the_depth_is_a_setting():
+    network = create("resnet", num_classes=10, in_channels=3, depth=26, width=4)
+    assert len([m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]) == 26
+    with pytest.raises(SettingError, match="depth is 27"):
+        create("resnet", num_classes=10, in_channels=3, depth=27)
 
 
 def test_settings_reach_the_network():

@@ -165,15 +165,24 @@ def _require_place(records: Path, folder: Path) -> None:
 
 def _require_one_test(spec: Spec, group: Mapping[str, Any], trials: Trials) -> None:
     """Refuses rows that would be held against each other on different test pictures."""
-    tests: dict[Any, str] = {}
-    for row in spec.rows:
-        parts = trials.parts(spec.recipe(spec.settings(row, group), spec.seeds[0]))
-        tests.setdefault(parts["content"]["test"], row)
-    if len(tests) > 1:
-        raise RecipeError(
-            f"The rows {' and '.join(tests.values())} have different test pictures (data.source), "
-            "and would not compare. Make the source an axis, or a comparison of its own."
-        )
+    folds: dict[Any, int] = {}
+    for seed in spec.seeds if spec.folds else spec.seeds[:1]:
+        tests: dict[Any, str] = {}
+        for row in spec.rows:
+            parts = trials.parts(spec.recipe(spec.settings(row, group), seed))
+            tests.setdefault(parts["content"]["test"], row)
+        if len(tests) > 1:
+            raise RecipeError(
+                f"The rows {' and '.join(tests.values())} have different test pictures "
+                "(data.source), and would not compare. Make the source an axis, or a comparison of "
+                "its own."
+            )
+        other = folds.setdefault(next(iter(tests)), seed)
+        if other != seed:
+            raise RecipeError(
+                f"The seeds {other} and {seed} have the same test pictures, and folds test each "
+                "picture once. Give each seed the file of another fold."
+            )
 
 
 def _require_closed(spec: Spec) -> None:

@@ -185,6 +185,8 @@ class Spec(BaseModel):
         claims: what the comparison is run to decide, `A > B on METRIC` each; their intervals are
             corrected for their number. B may be "best other": best on validation.
         evaluate: what is measured of every trial on test beside its answers.
+        folds: a cross-validation: each seed tests a part of the pictures of its own. In the names
+            of the data source's files, and of the teacher's run or file, `{seed}` is the seed.
         note: what a reader of the table must know; printed under it.
         tuned: row → what its search has found; `tutelage compare --tune` enters it.
     """
@@ -199,6 +201,7 @@ class Spec(BaseModel):
     axes: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     claims: list[str] = Field(default_factory=list)
     evaluate: Evaluation = Evaluation()
+    folds: bool = False
     note: str = ""
     tuned: dict[str, Tuned] = Field(default_factory=dict)
     _decided: Chosen = PrivateAttr(default=Chosen({}))
@@ -262,8 +265,22 @@ class Spec(BaseModel):
             RecipeError: the result is no valid recipe.
         """
         base, where = read_mapping(self.base) if isinstance(self.base, str) else (self.base, "base")
-        recipe = validate(apply_overrides(base, {**settings, "seed": seed}), where)
+        value = apply_overrides(base, {**settings, "seed": seed})
+        recipe = validate(_of_seed(value, seed) if self.folds else value, where)
         return recipe.model_copy(update={"train": settled(recipe.train, self._decided.values)})
+
+
+def _of_seed(value: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """A recipe whose `{seed}` is said; that of a store is the run's own to say."""
+
+    def said(part: Any) -> Any:
+        if isinstance(part, Mapping):
+            return {key: one if key == "cache" else said(one) for key, one in part.items()}
+        if isinstance(part, list):
+            return [said(one) for one in part]
+        return part.replace("{seed}", str(seed)) if isinstance(part, str) else part
+
+    return said(value)
 
 
 def read_spec(name: str | Path | Mapping[str, Any]) -> Spec:
@@ -316,6 +333,7 @@ def _check(spec: Spec, where: str) -> None:
             seen.add(row.like)
             row = spec.rows[row.like]
     _check_axes(spec, where)
+    _check_folds(spec, where)
     _check_subnets(spec, where)
     _check_tuning(spec, where)
     for settings in spec.every():
@@ -344,6 +362,21 @@ def _check_axes(spec: Spec, where: str) -> None:
                 raise RecipeError(
                     f"{where}: {name} sets {key}, and {axis} is an axis. Leave one of them out."
                 )
+
+
+def _check_folds(spec: Spec, where: str) -> None:
+    if not spec.folds:
+        return
+    if len(spec.seeds) < 2:
+        raise RecipeError(f"{where}: folds are of two seeds or more. Name one seed for each fold.")
+    for name in spec.rows:
+        settings = spec.settings(name, {})
+        first, second = (spec.recipe(settings, seed).data.source for seed in spec.seeds[:2])
+        if first == second:
+            raise RecipeError(
+                f"{where}: folds are seeds with test pictures of their own, and data.source of "
+                f"{name} is the same at every seed. Write {{seed}} in the name of its file."
+            )
 
 
 def _check_tuning(spec: Spec, where: str) -> None:

@@ -28,6 +28,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet44": partial(cifar_resnet, 44),
     "resnet56": partial(cifar_resnet, 56),
     "resnet110": partial(cifar_resnet, 110),
+    "resnet": partial(cifar_resnet, depth=20),  # of any `depth` 6n + 2
 }
 """Ours: name in recipes → factory."""
 

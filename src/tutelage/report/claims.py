@@ -9,7 +9,14 @@ import numpy as np
 
 from tutelage.errors import RecipeError, one_of
 from tutelage.records import unpack_bits
-from tutelage.report.lines import Line, lineage, require_same_test, student_of, works
+from tutelage.report.lines import (
+    Line,
+    has_one_test,
+    lineage,
+    require_same_test,
+    student_of,
+    works,
+)
 from tutelage.report.measuring import is_even
 from tutelage.report.metrics import METRICS, measured
 from tutelage.stats import (
@@ -167,6 +174,7 @@ def decide(
     *,
     kin: Mapping[str, Collection[str]] | None = None,
     late: Mapping[str, int] | None = None,
+    overlap: float = 0.0,
 ) -> list[Finding]:
     """Holds each claim against its trials; intervals are corrected over all of them (Holm).
 
@@ -175,18 +183,19 @@ def decide(
             or wait, for the correction counts them.
         kin: row → those that are no "best other" of it.
         late: claim → how many trials of its rows had run when it was made, if any had.
+        overlap: of folds; see `stats.paired_interval`.
 
     Raises:
         RunError: two rows of a claim were shown different test pictures.
     """
     resolved = [(_with_best_other(claim, trials, kin or {}), trials) for claim, trials in cases]
     pairs = [_pairs(claim, trials) for claim, trials in resolved]
-    intervals = holm_intervals([pair or ([], []) for pair in pairs])
+    intervals = holm_intervals([pair or ([], []) for pair in pairs], overlap=overlap)
     findings = []
     for (declared, _), (claim, trials), pair, interval in zip(
         cases, resolved, pairs, intervals, strict=True
     ):
-        found = _finding(claim, pair, interval, trials, len(cases))
+        found = _finding(claim, pair, interval, trials, len(cases), overlap)
         if had_run := (late or {}).get(str(declared), 0):
             said = "declared late" if found.verdict in _SHOWN else found.verdict
             found = found._replace(verdict=said, late=had_run)
@@ -222,7 +231,8 @@ def _pairs(claim: Claim, trials: Trials) -> tuple[list[float], list[float]] | No
     both = [trials[row][seed] for row in (claim.better, claim.other) for seed in seeds]
     if not both or not all(map(works, both)):
         return None
-    require_same_test(str(claim), both)
+    for seed in seeds:
+        require_same_test(str(claim), [trials[row][seed] for row in (claim.better, claim.other)])
     if not is_even([line["record"] for line in both], claim.metric):
         return None
     for lines in (both[: len(seeds)], both[len(seeds) :]):
@@ -241,6 +251,7 @@ def _finding(
     interval: Interval | None,
     trials: Trials,
     claims: int,
+    overlap: float,
 ) -> Finding:
     """What became of a claim, as one of so many, if it came in time."""
     seeds = _shared(claim, trials)
@@ -253,7 +264,7 @@ def _finding(
     if claim.metric != "seconds" and times > EQUAL_TIME and said == "shown":
         said = "at unequal time"
     needed = None
-    if len(seeds) >= MIN_SEEDS and METRICS[claim.metric].unit == "points":
+    if not overlap and len(seeds) >= MIN_SEEDS and METRICS[claim.metric].unit == "points":
         spread = stdev(a - b for a, b in zip(*pair, strict=True))
         needed = seeds_needed(1.0, spread, level=1 - (1 - LEVEL) / claims)
     two_level = None
@@ -265,7 +276,7 @@ def _finding(
         len(seeds),
         interval,
         two_level,
-        sign_flip_p_value(*pair),
+        None if overlap else sign_flip_p_value(*pair),
         needed,
         round(times, 3),
     )
@@ -293,12 +304,15 @@ def over_pictures(first: Mapping[int, Line], second: Mapping[int, Line]) -> TwoL
     """The mean difference of accuracy in points, over other seeds and other test pictures.
 
     Args:
-        first, second: seed → line; of the seeds of both, both were shown the same test pictures.
+        first, second: seed → line; of each seed of both, both were shown the same test pictures.
 
     Returns:
-        None below three seeds, or if a line does not tell which pictures were right.
+        None below three seeds, if a line does not tell which pictures were right, or if seeds were
+        shown different ones: folds are over other pictures already.
     """
     seeds = sorted(first.keys() & second.keys())
+    if not has_one_test(first[seed] for seed in seeds):
+        return None
     tables = []
     for lines in (first, second):
         tests = [test for seed in seeds if (test := student_of(lines[seed]).get("test"))]

@@ -69,9 +69,13 @@ def make_tables(
     for group, trials in zip(groups, tried, strict=True):
         everyone = [line for own in trials.values() for line in own.values()]
         for row, own in trials.items():
-            require_same_test(full_name(row, title_of(group)), [*own.values(), *everyone])
+            name = full_name(row, title_of(group))
+            if not spec.get("folds"):
+                require_same_test(name, [*own.values(), *everyone])
+            for seed, line in own.items():
+                require_same_test(name, [line, *(one for one in everyone if one["seed"] == seed)])
     cases = [(claim, trials) for trials in tried for claim in claims]
-    findings = decide(cases, kin=kin_of(spec["rows"]), late=late)
+    findings = decide(cases, kin=kin_of(spec["rows"]), late=late, overlap=_overlap(spec))
     timed = Timed(of_trials(lines))
     tables = []
     for number, (group, part) in enumerate(zip(groups, parts, strict=True)):
@@ -80,6 +84,11 @@ def make_tables(
         own = findings[number * len(claims) : (number + 1) * len(claims)]
         tables.append(table._replace(findings=own, title=title_of(group)))
     return tables
+
+
+def _overlap(spec: Mapping[str, Any]) -> float:
+    """Pictures that test over those that train, of the folds of a cross-validation."""
+    return 1 / (len(spec["seeds"]) - 1) if spec.get("folds") else 0.0
 
 
 def _is_in(line: Line, group: Mapping[str, Any]) -> bool:
@@ -96,8 +105,12 @@ def _make_table(
         name: _chosen(row["choose"], trials[name], tries_of([name], lines))
         for name, row in spec["rows"].items()
     }
-    rows = [_row(name, own, trials, controls, chosen[name], timed) for name, own in trials.items()]
-    teacher = _teacher(lines, timed)
+    overlap = _overlap(spec)
+    rows = [
+        _row(name, own, trials, controls, chosen[name], timed, overlap)
+        for name, own in trials.items()
+    ]
+    teacher = _teacher(lines, timed, each=spec.get("folds", False))
     everyone = ([teacher] if teacher else []) + rows
     if not any(_is_unbalanced(row) for row in everyone):
         for row in everyone:
@@ -124,6 +137,7 @@ def _row(
     controls: Mapping[str, str] | None,
     chosen: Sequence[str],
     timed: Timed,
+    overlap: float,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"row": name, "seeds": len(own), "chosen": "; ".join(chosen)}
     if not own:
@@ -148,13 +162,15 @@ def _row(
             row[metric] = _mean(known)
     row |= _corruption_errors(own, trials[controls["short"]] if controls else {})
     if controls and name not in controls.values():
-        row |= _against(own, [trials[controls[which]] for which in ("short", "long")])
+        row |= _against(own, [trials[controls[which]] for which in ("short", "long")], overlap)
     return row
 
 
-def _against(own: Mapping[int, Line], held: Sequence[Mapping[int, Line]]) -> dict[str, Any]:
+def _against(
+    own: Mapping[int, Line], held: Sequence[Mapping[int, Line]], overlap: float
+) -> dict[str, Any]:
     """Gains over the short and the long control, and what they come to."""
-    gains = [_gain(own, control) for control in held]
+    gains = [_gain(own, control, overlap) for control in held]
     said = verdict(gains)
     if any(map(failed, held)):
         said = "no control"
@@ -163,7 +179,7 @@ def _against(own: Mapping[int, Line], held: Sequence[Mapping[int, Line]]) -> dic
     if said == "shown" and times_longer(own, held[1]) > EQUAL_TIME:
         said = "control too short"
     found = {"over_short": gains[0], "over_long": gains[1], "verdict": said}
-    if gains[1] is not None:
+    if gains[1] is not None and not overlap:
         first, second = _paired(own, held[1])
         spread = stdev(a - b for a, b in zip(first, second, strict=True))
         found["needed"] = seeds_needed(1.0, spread)
@@ -204,10 +220,10 @@ def _mean(values: Sequence[float]) -> float:
     return mean_and_spread(values)[0]
 
 
-def _gain(own: Mapping[int, Line], control: Mapping[int, Line]) -> Interval | None:
+def _gain(own: Mapping[int, Line], control: Mapping[int, Line], overlap: float) -> Interval | None:
     if failed(control) or not _is_even([own, control], "accuracy"):
         return None
-    return paired_interval(*_paired(own, control))
+    return paired_interval(*_paired(own, control), overlap=overlap)
 
 
 def _paired(
@@ -251,17 +267,33 @@ def _score(line: Line) -> str:
     return f"{100 * student_of(line)['validation_accuracy']:.1f}" if works(line) else "fails"
 
 
-def _teacher(lines: Sequence[Line], timed: Timed) -> dict[str, Any] | None:
+def _teacher(lines: Sequence[Line], timed: Timed, *, each: bool) -> dict[str, Any] | None:
+    """What is known of the teacher.
+
+    Args:
+        each: every seed has a teacher of its own, and the row shows their mean.
+    """
+    found: dict[int, Line] = {}
     for line in lines:
-        is_trial = line["kind"] == "trial" and "failed" not in line
-        teacher = line["record"].get("teacher")
-        if is_trial and teacher and "test_accuracy" in teacher:
-            known = [entry["latency_ms"] for entry in timed.teacher_like(line["record"])]
-            return {
-                "row": "teacher",
-                "accuracy": 100 * teacher["test_accuracy"],
-                **{key: teacher[key] for key in ("parameters", "macs")},
-                "latency_ms": _mean(known),
-                **{metric: measured_of(teacher, metric) for metric in AVERAGED},
-            }
-    return None
+        if line["kind"] == "trial" and "failed" not in line:
+            teacher = line["record"].get("teacher")
+            if teacher and "test_accuracy" in teacher:
+                found.setdefault(line["seed"], line)
+    if not found:
+        return None
+    shown = [line["record"] for line in found.values()][: None if each else 1]
+    teachers = [record["teacher"] for record in shown]
+    accuracy, spread = mean_and_spread([100 * one["test_accuracy"] for one in teachers])
+    row = {
+        "row": "teacher",
+        "accuracy": accuracy,
+        **{key: teachers[0][key] for key in ("parameters", "macs")},
+        "latency_ms": _mean(
+            [entry["latency_ms"] for one in shown for entry in timed.teacher_like(one)]
+        ),
+    }
+    for metric in AVERAGED:
+        values = [measured_of(one, metric) for one in teachers]
+        known = [value for value in values if value is not None]
+        row[metric] = _mean(known) if len(known) == len(values) else None
+    return row | ({"spread": spread, "seeds": len(shown)} if each else {})

@@ -12,6 +12,7 @@ __all__ = [
     "by_seed",
     "combinations",
     "full_name",
+    "has_one_test",
     "is_trial",
     "lineage",
     "of_student",
@@ -184,6 +185,12 @@ def require_same_test(row: str, lines: Iterable[Line]) -> None:
         RunError: they were shown others, or another number of them.
     """
     require_same(row, (line for line in lines if "failed" not in line), _of_test)
+
+
+def has_one_test(lines: Iterable[Line]) -> bool:
+    """Whether all trials were shown the same test pictures, so far as they tell."""
+    known = [line["record"].get("content", {}).get("test") for line in lines]
+    return len({str(one) for one in known if one is not None}) <= 1
 
 
 def _of_test(record: Record) -> Record:

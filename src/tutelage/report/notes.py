@@ -57,6 +57,12 @@ def notes(
     """
     trials = {row: by_seed(row, lines) for row in spec["rows"]}
     said = [spec["note"]] if spec["note"] else []
+    if spec.get("folds"):
+        said.append(
+            f"Cross-validation: each of {len(spec['seeds'])} seeds tests a part of the pictures of "
+            "its own. ± is over these folds, and intervals allow for what folds share of their "
+            "training pictures (Nadeau and Bengio, 2003)."
+        )
     said += [f"{name}: {why}." for name, own in trials.items() if (why := failed(own))]
     said += [f"{name}: not run yet." for name, own in trials.items() if not own]
     said += [
