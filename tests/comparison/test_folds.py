@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import distilled, recipe, train_teacher
 
+from tutelage.cli.main import main
 from tutelage.comparison import Comparison, compare
 from tutelage.data.digits import digits
 from tutelage.errors import RecipeError
@@ -78,6 +79,9 @@ def test_every_picture_is_tested_once_and_intervals_allow_for_shared_training(
     assert found.interval == gain
     assert found.two_level is None
     assert found.needed is None
+    page = tmp_path / "page.html"
+    assert main(["report", str(runs / "tiny" / "trials.jsonl"), "--html", str(page)]) == 0
+    assert "Cross-validation" in page.read_text()
 
 
 LONGER = {"set": {"train.steps": 60}}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -313,8 +314,9 @@ def _require_same_data(spec: Record, lines: Sequence[Line]) -> None:
     """Checks that what enters one mean, or one paired difference, was measured on the same."""
     works = [line for line in lines if line["kind"] == "trial" and "failed" not in line]
     controls = () if spec["controls"] == "none" else tuple(spec["controls"].values())
-    for part in parts_of(spec):
-        here = [line for line in works if line["part"] == part]
+    folds = spec.get("folds", False)  # each seed has data of its own
+    for part, seed in product(parts_of(spec), spec["seeds"] if folds else [None]):
+        here = [line for line in works if line["part"] == part and seed in (None, line["seed"])]
         held = [line for line in here if line["row"] in controls]
         for row in spec["rows"]:
             own = [line for line in here if line["row"] == row]
