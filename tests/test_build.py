@@ -14,7 +14,13 @@ from torch import Tensor
 from tutelage.build import Built, build
 from tutelage.data import Pictures
 from tutelage.data.digits import digits
-from tutelage.errors import NetworkError, RecipeError, RunError, TeacherError
+from tutelage.errors import (
+    CheckpointError,
+    NetworkError,
+    RecipeError,
+    RunError,
+    TeacherError,
+)
 from tutelage.identity import weights_of
 from tutelage.models.network import Network
 from tutelage.recipes import validate
@@ -92,6 +98,42 @@ def test_a_student_may_begin_from_a_checkpoint(teacher: Path):
     file = str(teacher / "student.safetensors")
     built = made(recipe(student={"name": "resnet8", "width": 8, "checkpoint": file}))
     assert weights_of(built.student) == weights_of(made(recipe(student={"run": file})).student)
+
+
+def test_a_student_of_other_classes_begins_with_a_new_head(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_arrays(tmp_path / "three.npz")
+    file = teacher / "student.safetensors"
+    entry = {"name": "resnet8", "width": 8, "checkpoint": str(file)}
+    with pytest.raises(CheckpointError, match=r"2 of another shape .* says new_head: true"):
+        made(recipe(data=THREE, student=entry))
+    entry["new_head"] = True
+    one, other = (made(recipe(data=THREE, student=entry, seed=seed)) for seed in (0, 1))
+    learned = load_file(file)
+    for name, weight in one.student.module.state_dict().items():
+        if name.startswith("linear."):
+            assert len(weight) == 3
+        else:
+            assert torch.equal(weight, learned[name])
+    assert weights_of(one.student) != weights_of(other.student)  # heads are drawn
+    assert one.content["student"] == other.content["student"]
+    assert one.content["student"] == weights_of(one.student, but="linear")
+
+
+def test_a_new_head_needs_a_layer_for_it(teacher: Path, tmp_path: Path):
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\ndef net(num_classes): return nn.Flatten()\n"
+    )
+    entry = {
+        "python": f"{tmp_path / 'own.py'}:net",
+        "checkpoint": str(teacher / "student.safetensors"),
+        "new_head": True,
+    }
+    said = pytest.warns(UserWarning, match="this file is code")
+    with said, pytest.raises(CheckpointError, match="no layer with 10 outputs"):
+        made(recipe(student=entry))
 
 
 @pytest.mark.parametrize(

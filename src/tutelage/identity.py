@@ -17,6 +17,7 @@ from tutelage.data.views import DRAWING
 from tutelage.distiller.aggregation import Ensemble, members_of
 from tutelage.methods import METHODS
 from tutelage.models import library
+from tutelage.models.checkpoints import head_of
 from tutelage.models.from_file import file_of
 from tutelage.models.network import Called, Network
 from tutelage.provenance import PACKAGE, code_digest, digest
@@ -65,12 +66,18 @@ def pictures_of(pictures: Pictures) -> str:
     return state.hexdigest()[:16]
 
 
-def weights_of(network: Network) -> str:
-    """Digest of a network's weights and buffers, bit for bit; wherever and however they lie."""
+def weights_of(network: Network, *, but: str | None = None) -> str:
+    """Digest of a network's weights and buffers, bit for bit; wherever and however they lie.
+
+    Args:
+        but: name of a part of its module that does not count.
+    """
     if isinstance(network, Ensemble):
         return digest([weights_of(one) for one in network.members])
     state = hashlib.sha256()
     for name, tensor in sorted(network.module.state_dict().items()):
+        if but is not None and name.startswith(f"{but}."):
+            continue
         plain = tensor.detach().cpu().contiguous()
         state.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
         state.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -111,21 +118,30 @@ def content_of(
         elif isinstance(network, Ensemble):
             content[what] = _ensemble(recipe, network, what in given)
         elif network is not None:
-            known = _weights_known(getattr(recipe, what) or {}, network, what in given)
+            entry = getattr(recipe, what) or {}
+            begun = what == "student" and (entry.get("new_head") or entry.get("pretrained"))
+            drawn = head_of(network.module, len(source.classes)) if begun else None
+            known = _weights_known(entry, network, what in given, drawn)
             content |= {} if known is None else {what: known}
             if network.class_map is not None:
                 content["class_map"] = [list(part) for part in network.class_map.parts]
     return content
 
 
-def _weights_known(entry: Mapping[str, Any], network: Network, given: bool) -> Any:
-    """What tells the weights of a network; None of one that begins at random."""
+def _weights_known(
+    entry: Mapping[str, Any], network: Network, given: bool, drawn: str | None = None
+) -> Any:
+    """What tells the weights of a network; None of one that begins at random.
+
+    Args:
+        drawn: the part that begins at random of one whose other weights are read.
+    """
     if given or "run" in entry:
         return _described(network)
     if "python" in entry:
         return _described(network) | {"file": _file(file_of(entry["python"]))}
     if "checkpoint" in entry or entry.get("pretrained"):
-        return weights_of(network)
+        return weights_of(network, but=drawn)
     return None
 
 

@@ -11,9 +11,9 @@ from torch import nn
 from tutelage import rng
 from tutelage.data import Source
 from tutelage.distiller.aggregation import AGGREGATORS, Ensemble, Uniform
-from tutelage.errors import NetworkError, TeacherError, nearest
+from tutelage.errors import CheckpointError, NetworkError, TeacherError, nearest
 from tutelage.models import made_for
-from tutelage.models.checkpoints import load_into, read_state
+from tutelage.models.checkpoints import head_of, load_into, read_state
 from tutelage.models.class_map import ClassMap
 from tutelage.models.from_file import make_from_file
 from tutelage.models.network import LUMA, AnyNetwork, Network
@@ -85,7 +85,7 @@ def _describe(
 def _make(entry: Mapping[str, Any], description: Description, what: str) -> Network:
     """The network of an entry that names one, or a function that makes one; with its weights."""
     if "python" not in entry:
-        return description.make(_weights(entry))
+        return description.make(_weights(entry, description.num_classes))
     made = make_from_file(
         entry["python"],
         num_classes=description.num_classes,
@@ -93,15 +93,25 @@ def _make(entry: Mapping[str, Any], description: Description, what: str) -> Netw
         arguments=entry["arguments"],
         what=what,
     )
-    return description.wrap(made, _weights(entry))
+    return description.wrap(made, _weights(entry, description.num_classes))
 
 
-def _weights(entry: Mapping[str, Any]) -> Callable[[nn.Module], None] | None:
+def _weights(entry: Mapping[str, Any], num_classes: int) -> Callable[[nn.Module], None] | None:
     """What loads the weights that an entry names."""
     if "checkpoint" not in entry:
         return None
     place = entry["checkpoint"]
-    return lambda module: load_into(module, read_state(Path(place)), place)
+
+    def fill(module: nn.Module) -> None:
+        head = head_of(module, num_classes) if entry.get("new_head") else None
+        if entry.get("new_head") and head is None:
+            raise CheckpointError(
+                f"new_head: true, but the network has no layer with {num_classes} outputs, which "
+                "would be its head. Leave it out, and give weights for these classes."
+            )
+        load_into(module, read_state(Path(place)), place, but=head)
+
+    return fill
 
 
 def make_student(
@@ -142,11 +152,12 @@ def _as_network(given: AnyNetwork, source: Source) -> Network:
 
 def _warn_of_depth(entry: Mapping[str, Any]) -> None:
     """Says what very deep networks need in order to begin to learn."""
-    depth = re.fullmatch(r"resnet(\d+)", entry.get("name", ""))
+    named = re.fullmatch(r"resnet(\d*)", entry.get("name", ""))
+    depth = int(named[1] or entry.get("depth", 0)) if named else 0
     fresh = "checkpoint" not in entry and not entry.get("zero_init", True)
-    if depth and int(depth[1]) > _DEEP and fresh:
+    if depth > _DEEP and fresh:
         warnings.warn(
-            f"A {entry['name']} of more than {_DEEP} layers often fails to begin to learn. Set "
+            f"A ResNet of more than {_DEEP} layers often fails to begin to learn. Set "
             "zero_init: true in the student, so that every block begins as its shortcut.",
             stacklevel=2,
         )

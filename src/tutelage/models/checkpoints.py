@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from tutelage.errors import CheckpointError
 from tutelage.records import write_atomic
 
-__all__ = ["load_into", "parse", "read_description", "read_state", "save_state", "state_bytes"]
+__all__ = [
+    "head_of",
+    "load_into",
+    "parse",
+    "read_description",
+    "read_state",
+    "save_state",
+    "state_bytes",
+]
 
 _INSIDE = ("state_dict", "model")
 """Where training scripts put the weights in a file that holds more."""
@@ -83,7 +91,25 @@ def read_description(path: str | Path) -> dict[str, str]:
         raise _damaged(path) from error
 
 
-def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def head_of(module: nn.Module, num_classes: int) -> str | None:
+    """The name of the layer that gives a network's answers; None if there is none.
+
+    It is the last linear one, or convolution, with an output for each class.
+
+    >>> head_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 3)), 3)
+    '2'
+    """
+    found = [
+        name
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and len(layer.weight) == num_classes
+    ]
+    return found[-1] if found else None
+
+
+def load_into(
+    module: nn.Module, state: Mapping[str, Tensor], source: str, *, but: str | None = None
+) -> None:
     """Loads weights into a module that they fit exactly; otherwise the module stays as it is.
 
     Only BatchNorm's count of batches may be missing: files from before 2018 have none.
@@ -92,11 +118,15 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         module: may be on any device, in any memory format; both stay.
         state: as `read_state` returns it.
         source: what the weights are called in an error, usually the file.
+        but: name of a part that stays as it is, whatever is there of it in `state`.
 
     Raises:
         CheckpointError: names are missing, unexpected, or of another shape.
     """
     wanted = module.state_dict()
+    if but is not None:
+        kept = {name: weight for name, weight in wanted.items() if name.startswith(f"{but}.")}
+        state = {name: w for name, w in state.items() if not name.startswith(f"{but}.")} | kept
     missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]
     reshaped = [
@@ -112,7 +142,8 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], source: str) -> No
         )
         raise CheckpointError(
             f"The weights in {source} do not fit the network: {counts}. Name the network, with "
-            "the settings and the number of classes, that they were trained in."
+            "the settings and the number of classes, that they were trained in; what is trained on "
+            "for other classes says new_head: true."
         )
     # A plain dict has no version, so that BatchNorm accepts a state without its count.
     module.load_state_dict(dict(state))

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 _SHOWN = ("mean", "std", "size", "channels")
-NETWORK_KEYS = ("checkpoint", *_SHOWN, "subnets", "subnet_norms")
+NETWORK_KEYS = ("checkpoint", "new_head", *_SHOWN, "subnets", "subnet_norms")
 """What an entry may say of any network, beside its name and its factory's settings."""
 
 TEACHER_KEYS = ("classes", "class_map")
@@ -33,7 +33,8 @@ def network_entry(value: Any) -> dict[str, Any]:
 
     `NAME`, `FILE:NAME`, `{name: …, checkpoint: FILE, mean: …, std: …, size: …, channels: …}`,
     `{python: FILE.py:FUNCTION, arguments: {…}, …}` or `{run: FOLDER}`. Of a run whose student has
-    sub-nets, `subnet: NAME` beside `run` takes one of them.
+    sub-nets, `subnet: NAME` beside `run` takes one of them. With `new_head: true` beside a
+    checkpoint the layer that gives the answers is not taken from it.
     """
     if isinstance(value, str) and ":" in value:
         try:
@@ -47,6 +48,11 @@ def network_entry(value: Any) -> dict[str, Any]:
         return entry_of(BY_NAME, "network")(value)
     own = {key: check(value[key]) for key, check in _CHECKS.items() if key in value}
     rest = {key: value[key] for key in value if key not in own}
+    if own.get("new_head") and "checkpoint" not in own:
+        raise mistake(
+            "new_head: true goes with a checkpoint, of which all but the head is taken; without "
+            "one the head begins at random anyway"
+        )
     return (_python(rest) if "python" in rest else entry_of(BY_NAME, "network")(rest)) | own
 
 
@@ -64,6 +70,8 @@ def teacher_entry(value: Any) -> dict[str, Any]:
     own = {key: check(value[key]) for key, check in checks.items() if value.get(key) is not None}
     if cache is not None:
         own["cache"] = cache
+    if value.get("new_head"):
+        raise mistake("new_head: true is for what is trained; a teacher's head is what teaches")
     named: Any = {k: v for k, v in value.items() if k not in ("cache", *TEACHER_KEYS)}
     if set(named) == {"name"}:  # FILE:NAME, to which an override has added something
         named = named["name"]
@@ -132,6 +140,12 @@ def _checkpoint(value: Any) -> str:
     return value
 
 
+def _new_head(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise mistake(f"new_head is true or false, not {value!r}")
+    return value
+
+
 def _numbers(key: str) -> Callable[[Any], list[float]]:
     def check(value: Any) -> list[float]:
         if not isinstance(value, list | tuple) or not all(
@@ -178,6 +192,7 @@ def _subnets(value: Any) -> dict[str, Any]:
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "checkpoint": _checkpoint,
+    "new_head": _new_head,
     "mean": _numbers("mean"),
     "std": _numbers("std"),
     "size": _size,
