@@ -348,6 +348,13 @@ def _check(
             _check_classes(_answer(one, what), what, classes)
     mixes = recipe.data.views.get("mixup") or recipe.data.views.get("cutmix")
     for name, method in methods.items():
+        listens = method.needs.outputs and method.needs.teachers
+        if listens and teacher is not None and not teacher.answers:
+            raise TeacherError(
+                f"{name} listens to what the teacher answers, and with class_map: none that says "
+                "nothing of the data's classes. Say which class is which, or take a method that "
+                "compares maps alone."
+            )
         if method.needs.labels == "none":
             continue
         if recipe.data.labelled == 0 or mixes:
@@ -359,10 +366,11 @@ def _check(
 
 def _check_classes(output: Any, what: str, classes: int) -> None:
     if output.ndim != 2 or output.shape[1] != classes:
+        or_map = ", or give it a class_map (none, if only its maps are to teach)"
         raise (TeacherError if what == "teacher" else NetworkError)(
             f"The {what} puts out {tuple(output.shape[1:])} numbers per picture, but the data "
             f"has {classes} classes. Take a {what} for these classes"
-            f"{', or give it a class_map' if what == 'teacher' else ''}."
+            f"{or_map if what == 'teacher' else ''}."
         )
 
 

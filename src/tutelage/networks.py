@@ -14,7 +14,7 @@ from tutelage.distiller.aggregation import AGGREGATORS, Ensemble, Uniform
 from tutelage.errors import CheckpointError, NetworkError, TeacherError, nearest
 from tutelage.models import made_for
 from tutelage.models.checkpoints import head_of, load_into, read_state
-from tutelage.models.class_map import ClassMap
+from tutelage.models.class_map import ClassMap, Strange
 from tutelage.models.from_file import make_from_file
 from tutelage.models.network import LUMA, AnyNetwork, Network
 from tutelage.models.saved import Description, read_description_of, read_network
@@ -313,9 +313,16 @@ def _with_classes(
             raise TeacherError(
                 f"The teacher's classes are {_listed(names)}, and the data's "
                 f"{_listed(source.classes)}. Say which is which with class_map: `names` if "
-                "they are called alike, or a list or mapping."
+                "they are called alike, a list or mapping, or `none` if only its maps are to teach."
             )
         return network
+    if asked == "none":
+        if partly:
+            raise TeacherError(
+                "class_map: none means that a teacher's answers say nothing of the data, and "
+                "several teachers answer together. Name it alone, as `teacher`."
+            )
+        return network.with_class_map(Strange(len(source.classes)))
     numbers = {name: place for place, name in enumerate(names)}
     parts = _parts(asked, source.classes, numbers, partly=partly)
     resolved = []

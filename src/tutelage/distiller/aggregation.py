@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from tutelage.errors import NetworkError, SettingError
-from tutelage.models.class_map import ClassMap
+from tutelage.models.class_map import ClassMap, Strange
 from tutelage.models.network import Network
 from tutelage.types import Findings, Observation, ObservationShape, OutputKind, Phase
 
@@ -279,7 +279,7 @@ class Ensemble(Network):
             "out of one of them."
         )
 
-    def with_class_map(self, class_map: ClassMap) -> Network:
+    def with_class_map(self, class_map: ClassMap | Strange) -> Network:
         """Refused: each member has its own."""
         raise NetworkError(
             "Several networks that answer as one have no classes of their own to map. Give each of "

@@ -8,7 +8,31 @@ from torch import Tensor, nn
 
 from tutelage.errors import NetworkError
 
-__all__ = ["ClassMap"]
+__all__ = ["ClassMap", "Strange"]
+
+
+class Strange(nn.Module):
+    """In the place of a `ClassMap`: the network's classes are none of the others.
+
+    What it puts out says nothing, equal logits. Only the network's maps are of use.
+
+    >>> Strange(3)(torch.ones(1, 5))
+    tensor([[0., 0., 0.]])
+
+    Args:
+        num_classes: of the others.
+
+    Attributes:
+        parts: as a `ClassMap` has them.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.parts: tuple[tuple[int, ...], ...] = ((),) * num_classes
+
+    def forward(self, output: Tensor) -> Float[Tensor, "n c"]:
+        """Zeros."""
+        return output.new_zeros(len(output), len(self.parts))
 
 
 class ClassMap(nn.Module):

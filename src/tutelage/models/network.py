@@ -15,7 +15,7 @@ from torch.nn.functional import interpolate
 from torch.utils import _pytree as pytree
 
 from tutelage.errors import NetworkError
-from tutelage.models.class_map import ClassMap
+from tutelage.models.class_map import ClassMap, Strange
 from tutelage.models.depth_dynamic import FULL, DepthDynamic, Seen
 from tutelage.stages import Stage, Survey, survey
 from tutelage.taps import Recorder, evaluating
@@ -70,7 +70,7 @@ class Network(nn.Module):
         module: AnyNetwork,
         spec: InputSpec | None = None,
         *,
-        class_map: ClassMap | None = None,
+        class_map: ClassMap | Strange | None = None,
     ) -> None:
         super().__init__()
         self.module = module if isinstance(module, nn.Module) else Called(module)
@@ -94,7 +94,12 @@ class Network(nn.Module):
         output = self.module(self.prepare(images))
         return output if self.class_map is None else self.class_map(output)
 
-    def with_class_map(self, class_map: ClassMap) -> "Network":
+    @property
+    def answers(self) -> bool:
+        """Whether its output says anything of the classes that it is asked for."""
+        return not isinstance(self.class_map, Strange)
+
+    def with_class_map(self, class_map: ClassMap | Strange) -> "Network":
         """The same module, whose classes are taken for others from here on."""
         return Network(self.module, self.spec, class_map=class_map)
 

@@ -215,8 +215,8 @@ def _classes(value: Any) -> Any:
 
 
 def _class_map(value: Any) -> Any:
-    """`names`, or what of the teacher's classes each class of the data is."""
-    if value == "names":
+    """`names`, `none`, or what of the teacher's classes each class of the data is."""
+    if value in ("names", "none"):
         return value
     entries = value
     if isinstance(value, Mapping):
@@ -226,9 +226,9 @@ def _class_map(value: Any) -> Any:
             return {str(name): part for name, part in value.items()}
         return list(value)
     raise mistake(
-        "class_map is `names`, a list with an entry for each class of the data, or a mapping from "
-        "its classes to entries; an entry is a class of the teacher (its name, or its number from "
-        f"0) or a list of these, not {value!r}"
+        "class_map is `names`, `none`, a list with an entry for each class of the data, or a "
+        "mapping from its classes to entries; an entry is a class of the teacher (its name, or its "
+        f"number from 0) or a list of these, not {value!r}"
     )
 
 

@@ -137,7 +137,7 @@ def run_table(records: Sequence[Record]) -> list[list[str]]:
             rows.append(
                 [
                     "  its teacher",
-                    percent(teacher["validation_accuracy"]),
+                    percent(teacher.get("validation_accuracy")),
                     percent(teacher.get("test_accuracy")),
                     "",
                     *_costs(teacher),

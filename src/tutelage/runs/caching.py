@@ -91,7 +91,7 @@ def cache(
         if not (folder / "manifest.json").exists():
             _require_space(folder, manifest)
             about = {
-                "validation_accuracy": accuracy(checked.seen),
+                **({"validation_accuracy": accuracy(checked.seen)} if checked.seen else {}),
                 **({"members": list(checked.members)} if checked.members else {}),
                 "cost": cost(built.teacher, device),
                 "made": {

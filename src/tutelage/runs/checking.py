@@ -64,7 +64,9 @@ def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         if built.teacher is None
         else {
             **_teacher_cost(built.teacher),
-            "validation_accuracy": None if checked is None else accuracy(checked.seen),
+            "validation_accuracy": None
+            if not (checked and checked.seen)
+            else accuracy(checked.seen),
             "stages": [stage._asdict() for stage in built.teacher.stages()],
         },
         "pairs": [pair._asdict() for pair in built.distiller.pairs],

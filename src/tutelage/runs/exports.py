@@ -343,7 +343,7 @@ def _answers_of(
     teacher: Network | StoredTeacher | None, built: Built, device: torch.device
 ) -> Predictions | None:
     assert built.test is not None
-    if teacher is None:
+    if teacher is None or not teacher.answers:
         return None
     if isinstance(teacher, StoredTeacher):
         return recall(teacher, built.test)

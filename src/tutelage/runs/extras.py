@@ -106,9 +106,10 @@ def add_extras(
         DataError: the file of soft labels does not fit.
     """
     how = {"precision": settings.precision, "channels_last": settings.channels_lie_last}
+    answering = {name: network for name, network in networks.items() if network.answers}
     if extras.corruptions:
         number = min(extras.corruptions, len(test))
-        found = robustness(networks, test, device=device, number=number, **how)
+        found = robustness(answering, test, device=device, number=number, **how)
         for name, values in found.items():
             entries[name]["robustness"] = values
     if extras.similarity and "teacher" in networks:
@@ -124,7 +125,7 @@ def add_extras(
         )
     if extras.soft_labels:
         loader = EvalLoader(test, batch_size=EVALUATION_BATCH)
-        for name, network in networks.items():
+        for name, network in answering.items():
             seen = predict(network, loader, device=device, **how)
             shares = read_soft_labels(extras.soft_labels, len(test), seen.outputs.shape[1])
             entries[name]["people"] = against_people(seen, shares)

@@ -119,12 +119,13 @@ class Checked(NamedTuple):
     """What a teacher said before the first step.
 
     Attributes:
-        seen: of some validation pictures.
+        seen: of some validation pictures; None of a teacher whose answers say nothing of their
+            classes.
         members: of several teachers, what each is: "name", "validation_accuracy" on pictures of the
             classes that it knows, and "classes", how many these are.
     """
 
-    seen: Predictions
+    seen: Predictions | None
     members: tuple[dict[str, Any], ...] = ()
 
 
@@ -138,6 +139,8 @@ def check_teacher(built: Built, device: torch.device) -> Checked | None:
     """
     if built.teacher is None:
         return None
+    if not built.teacher.answers:
+        return Checked(None, ())
     validation = built.split.validation
     number = min(len(validation), SANITY_PICTURES)
     # Of all classes: a source may be sorted by them.
@@ -287,10 +290,10 @@ def _teacher_entry(
 ) -> dict[str, Any] | None:
     if built.teacher is None or checked is None:
         return None
-    entry: dict[str, Any] = {
-        "validation_accuracy": accuracy(checked.seen),
-        "validation_pictures": len(checked.seen.targets),
-    }
+    entry: dict[str, Any] = {}
+    if checked.seen is not None:
+        entry["validation_accuracy"] = accuracy(checked.seen)
+        entry["validation_pictures"] = len(checked.seen.targets)
     stored = built.teacher.about if isinstance(built.teacher, StoredTeacher) else {}
     members = list(checked.members) or stored.get("members")
     if members:
@@ -329,7 +332,7 @@ def add_test(
     """Reads test, once, says so, and leaves a few of its pictures in the run folder."""
     assert built.test is not None, "a choice has no test"
     teacher_on_test = None
-    if built.teacher is not None:
+    if built.teacher is not None and built.teacher.answers:
         teacher_on_test = look(built.teacher, built.test, built, device)
         record["teacher"]["test_accuracy"] = accuracy(teacher_on_test)
         record["teacher"]["test"] = _outputs(built.teacher, teacher_on_test, built, device)

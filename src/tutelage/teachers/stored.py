@@ -67,6 +67,12 @@ class StoredTeacher:
         return dict(self.store.manifest.about)
 
     @property
+    def answers(self) -> bool:
+        """Whether its answers say anything of the data's classes, or it has only maps."""
+        parts = self.store.manifest.fingerprint.get("class_map")
+        return parts is None or any(parts)
+
+    @property
     def takes_pixels(self) -> bool:
         """It looks at no images."""
         return True
