@@ -733,5 +733,6 @@ def test_the_teacher_is_judged_on_pictures_of_all_classes(
     checked = measuring.check_teacher(built, torch.device("cpu"))
     assert checked is not None
     seen = checked.seen
+    assert seen is not None
     assert len(seen.targets) == 50
     assert seen.targets.bincount(minlength=10).min() >= 4

@@ -188,6 +188,7 @@ def test_what_is_measured_is_what_the_live_teacher_would_give(teacher: Path, sto
         assert accuracy(ours) == accuracy(theirs)
     sane = check_teacher(cached, CPU)
     assert sane is not None
+    assert sane.seen is not None
     assert accuracy(sane.seen) > 0.2
 
 
