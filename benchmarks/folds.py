@@ -12,6 +12,8 @@ import hashlib
 from collections import defaultdict
 from pathlib import Path
 
+from tutelage.data.listing import ENDINGS
+
 
 def main() -> None:
     """Reads FOLDER/train/CLASS/… and FOLDER/test/CLASS/…."""
@@ -21,13 +23,20 @@ def main() -> None:
     asked = parser.parse_args()
     classes: dict[str, list[str]] = defaultdict(list)
     for part in ("train", "test"):
-        for path in (asked.folder / part).glob("*/*.*"):
-            classes[path.parent.name].append(path.relative_to(asked.folder).as_posix())
+        for path in (asked.folder / part).glob("*/*"):
+            if path.suffix.lower() in ENDINGS:
+                classes[path.parent.name].append(path.relative_to(asked.folder).as_posix())
+    few = min(map(len, classes.values()), default=0)
+    if not 2 <= asked.folds <= few:
+        parser.error(
+            f"The smallest class below {asked.folder}/train and /test has {few} pictures. Give "
+            f"--folds from 2 to that, not {asked.folds}."
+        )
+    drawn = [(path, label) for label in sorted(classes) for path in _drawn(classes[label])]
     for number in range(asked.folds):
         rows = [
             (path, label, "test" if place % asked.folds == number else "train")
-            for label, paths in sorted(classes.items())
-            for place, path in enumerate(sorted(paths, key=_drawn))
+            for place, (path, label) in enumerate(drawn)
         ]
         out = asked.folder.with_name(f"{asked.folder.name}-fold-{number}.csv")
         with out.open("w", newline="") as file:
@@ -36,8 +45,9 @@ def main() -> None:
         print(f"{out}: {len(rows) - tested:,} to train on, {tested:,} to test")
 
 
-def _drawn(path: str) -> str:
-    return hashlib.sha256(path.encode()).hexdigest()
+def _drawn(paths: list[str]) -> list[str]:
+    """In an order that hashes give."""
+    return sorted(paths, key=lambda path: hashlib.sha256(path.encode()).hexdigest())
 
 
 if __name__ == "__main__":

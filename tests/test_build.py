@@ -119,7 +119,7 @@ def test_a_student_of_other_classes_begins_with_a_new_head(
             assert torch.equal(weight, learned[name])
     assert weights_of(one.student) != weights_of(other.student)  # heads are drawn
     assert one.content["student"] == other.content["student"]
-    assert one.content["student"] == weights_of(one.student, but="linear")
+    assert one.content["student"] == weights_of(one.student, but=["linear"])
 
 
 def test_a_new_head_needs_a_layer_for_it(teacher: Path, tmp_path: Path):

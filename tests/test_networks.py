@@ -18,7 +18,7 @@ from tutelage.build import build
 from tutelage.data.arrays import arrays
 from tutelage.distiller import Distiller
 from tutelage.errors import NetworkError, RunError, TeacherError, TutelageError
-from tutelage.identity import identity_parts
+from tutelage.identity import identity_parts, weights_of
 from tutelage.methods import METHODS
 from tutelage.models.network import Network
 from tutelage.networks import spec_of
@@ -154,6 +154,21 @@ def test_a_pretrained_student_is_fetched_once_and_lies_with_the_run(
     count = len(fetched)
     assert (run.student().module.get_parameter("bn1.bias") - 0.125).abs().max() < 1e-3
     assert len(fetched) == count
+
+
+def test_of_a_pretrained_student_the_drawn_head_is_no_part_of_what_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def fill(model: nn.Module, **_: Any) -> None:
+        for name, weight in model.named_parameters():
+            if not name.startswith("fc."):
+                nn.init.constant_(weight, 0.125)
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", fill)
+    entry = {"name": "resnet10t", "pretrained": True, "channels": 3, "size": 32}
+    one, other = (built(recipe(student=entry, seed=seed)) for seed in (0, 1))
+    assert weights_of(one.student) != weights_of(other.student)
+    assert one.content["student"] == other.content["student"]
 
 
 def test_timms_version_is_part_of_a_run_that_has_a_network_from_there():

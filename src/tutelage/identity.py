@@ -17,7 +17,7 @@ from tutelage.data.views import DRAWING
 from tutelage.distiller.aggregation import Ensemble, members_of
 from tutelage.methods import METHODS
 from tutelage.models import library
-from tutelage.models.checkpoints import head_of
+from tutelage.models.checkpoints import drawn_of, heads_of
 from tutelage.models.from_file import file_of
 from tutelage.models.network import Called, Network
 from tutelage.provenance import PACKAGE, code_digest, digest
@@ -66,17 +66,17 @@ def pictures_of(pictures: Pictures) -> str:
     return state.hexdigest()[:16]
 
 
-def weights_of(network: Network, *, but: str | None = None) -> str:
+def weights_of(network: Network, *, but: Sequence[str] = ()) -> str:
     """Digest of a network's weights and buffers, bit for bit; wherever and however they lie.
 
     Args:
-        but: name of a part of its module that does not count.
+        but: names of parts of its module that do not count.
     """
     if isinstance(network, Ensemble):
         return digest([weights_of(one) for one in network.members])
     state = hashlib.sha256()
     for name, tensor in sorted(network.module.state_dict().items()):
-        if but is not None and name.startswith(f"{but}."):
+        if name.startswith(tuple(f"{part}." for part in but)):
             continue
         plain = tensor.detach().cpu().contiguous()
         state.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
@@ -119,8 +119,11 @@ def content_of(
             content[what] = _ensemble(recipe, network, what in given)
         elif network is not None:
             entry = getattr(recipe, what) or {}
-            begun = what == "student" and (entry.get("new_head") or entry.get("pretrained"))
-            drawn = head_of(network.module, len(source.classes)) if begun else None
+            drawn: tuple[str, ...] = ()
+            if what == "student" and entry.get("new_head"):
+                drawn = heads_of(network.module, len(source.classes))
+            elif what == "student" and entry.get("pretrained"):
+                drawn = drawn_of(network.module, len(source.classes))
             known = _weights_known(entry, network, what in given, drawn)
             content |= {} if known is None else {what: known}
             if network.class_map is not None:
@@ -129,12 +132,12 @@ def content_of(
 
 
 def _weights_known(
-    entry: Mapping[str, Any], network: Network, given: bool, drawn: str | None = None
+    entry: Mapping[str, Any], network: Network, given: bool, drawn: Sequence[str] = ()
 ) -> Any:
     """What tells the weights of a network; None of one that begins at random.
 
     Args:
-        drawn: the part that begins at random of one whose other weights are read.
+        drawn: the parts that begin at random of one whose other weights are read.
     """
     if given or "run" in entry:
         return _described(network)

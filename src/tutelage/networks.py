@@ -13,7 +13,7 @@ from tutelage.data import Source
 from tutelage.distiller.aggregation import AGGREGATORS, Ensemble, Uniform
 from tutelage.errors import CheckpointError, NetworkError, TeacherError, nearest
 from tutelage.models import made_for
-from tutelage.models.checkpoints import head_of, load_into, read_state
+from tutelage.models.checkpoints import heads_of, load_into, read_state
 from tutelage.models.class_map import ClassMap, Strange
 from tutelage.models.from_file import make_from_file
 from tutelage.models.network import LUMA, AnyNetwork, Network
@@ -103,13 +103,13 @@ def _weights(entry: Mapping[str, Any], num_classes: int) -> Callable[[nn.Module]
     place = entry["checkpoint"]
 
     def fill(module: nn.Module) -> None:
-        head = head_of(module, num_classes) if entry.get("new_head") else None
-        if entry.get("new_head") and head is None:
+        heads = heads_of(module, num_classes) if entry.get("new_head") else ()
+        if entry.get("new_head") and not heads:
             raise CheckpointError(
                 f"new_head: true, but the network has no layer with {num_classes} outputs, which "
                 "would be its head. Leave it out, and give weights for these classes."
             )
-        load_into(module, read_state(Path(place)), place, but=head)
+        load_into(module, read_state(Path(place)), place, but=heads)
 
     return fill
 

@@ -73,7 +73,7 @@ def paired_interval(
     (C. Nadeau, Y. Bengio: Inference for the Generalization Error, Machine Learning 52, 2003).
 
     Args:
-        overlap: pictures that test over those that train: 1 / (k - 1) of k folds, 0 of seeds.
+        overlap: of folds pictures that test over those that train; 0 of seeds.
 
     >>> [round(x, 3) for x in paired_interval([3.0, 5.0, 7.0], [2.0, 3.0, 4.0])]
     [2.0, -0.484, 4.484]
@@ -135,7 +135,7 @@ def holm_intervals(
     pairs: Sequence[tuple[Sequence[float], Sequence[float]]],
     *,
     level: float = LEVEL,
-    overlap: float = 0.0,
+    overlaps: Sequence[float] | None = None,
 ) -> list[Interval | None]:
     """Intervals of several paired differences, corrected so that all verdicts hold together.
 
@@ -147,12 +147,16 @@ def holm_intervals(
     Args:
         pairs: (first, second) of each comparison that was announced, also of those that cannot be
             tested (yet): they count as if they had the largest p-values.
-        overlap: see `paired_interval`.
+        overlaps: of each comparison; see `paired_interval`.
 
     Returns:
         In the order given; None below three pairs.
     """
-    p_values = [paired_p_value(first, second, overlap=overlap) for first, second in pairs]
+    shared = overlaps or [0.0] * len(pairs)
+    p_values = [
+        paired_p_value(first, second, overlap=overlap)
+        for (first, second), overlap in zip(pairs, shared, strict=True)
+    ]
     tested = sorted(
         (number for number, p in enumerate(p_values) if p is not None),
         key=lambda number: p_values[number] or 0.0,
@@ -161,7 +165,7 @@ def holm_intervals(
     stopped: float | None = None
     for rank, number in enumerate(tested):
         error = (1 - level) / (len(pairs) - rank) if stopped is None else stopped
-        interval = paired_interval(*pairs[number], level=1 - error, overlap=overlap)
+        interval = paired_interval(*pairs[number], level=1 - error, overlap=shared[number])
         assert interval is not None
         if stopped is None and interval.low <= 0 <= interval.high:
             stopped = error

@@ -170,7 +170,7 @@ def test_another_cluster_than_that_of_this_process_is_refused(monkeypatch: pytes
     for address in (None, "auto", "10.0.0.1:6379"):
         cluster._same(ray, address)
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    with pytest.raises(SettingError, match=r"Ray cluster at 10.0.0.1:6379, so .* go to ray://b:1"):
+    with pytest.raises(SettingError, match=r"at 10.0.0.1:6379 already, so ray://b:1 cannot"):
         cluster.Cluster(Share(address="ray://b:1"))
 
 

@@ -1,5 +1,8 @@
 """Cross-validation: seeds that test another part of the pictures each."""
 
+import csv
+import runpy
+import sys
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -14,6 +17,8 @@ from tutelage.comparison import Comparison, compare
 from tutelage.data.digits import digits
 from tutelage.errors import RecipeError
 from tutelage.records import read_lines
+from tutelage.report.networks import networks_of
+from tutelage.report.sources import read_source
 
 
 @pytest.fixture
@@ -72,8 +77,8 @@ def test_every_picture_is_tested_once_and_intervals_allow_for_shared_training(
         100 * (one["test_accuracy"] - other["test_accuracy"])
         for one, other in zip(students["wide"], students["short"], strict=True)
     ]
-    # Half as many pictures test as train: the variance of the mean is (1/3 + 1/2) of one's.
-    half = 4.30265 * stdev(apart) * (1 / 3 + 1 / 2) ** 0.5
+    # 599 test for each 200 that train: the variance of the mean is 1/3 + 599/200 of one's.
+    half = 4.30265 * stdev(apart) * (1 / 3 + 599 / 200) ** 0.5
     assert gain.high - gain.mean == pytest.approx(half, rel=1e-5)
     (found,) = done.tables[0].findings
     assert found.interval == gain
@@ -103,15 +108,87 @@ def test_each_fold_has_a_teacher_of_its_own(runs: Path, tmp_path: Path):
     assert [one["record"]["recipe"]["teacher"]["run"] for one in lines] == [
         str(tmp_path / f"teacher-{number}") for number in range(2)
     ]
+    page = read_source([runs / "tiny" / "trials.jsonl"])
+    (guide,) = [one for one in networks_of(page) if one.role == "teacher"]
+    assert guide.name == "teacher"
+    assert [100 * one["test_accuracy"] for one in guide.measured] == known
+    assert guide.overlap == pytest.approx(899 / 200)
+    assert "one teacher for all folds" not in done.text()
+    base["teacher"] = base["teacher"] | {"run": str(teacher)}
+    again = run(spec({"kd": {}}, None, base=base, seeds=[0, 1]), runs)
+    assert "kd: one teacher for all folds" in again.text()
 
 
 def test_folds_that_are_none_are_refused(runs: Path, tmp_path: Path):
-    with pytest.raises(RecipeError, match=r"data.source of narrow is the same .* Write {seed}"):
+    with pytest.raises(RecipeError, match=r"of narrow is .*digits.* at every seed. Write {seed}"):
         run(spec({"narrow": {}}, None), runs)
-    with pytest.raises(RecipeError, match="folds are of two seeds or more"):
+    with pytest.raises(RecipeError, match="folds are two seeds or more"):
         run(spec({"narrow": {}}, None, seeds=[0]), runs)
-    named = folds(tmp_path, 2)
-    (tmp_path / "fold-1.npz").write_bytes((tmp_path / "fold-0.npz").read_bytes())
-    with pytest.raises(RecipeError, match="seeds 0 and 1 have the same test pictures"):
-        run(spec({"narrow": {}}, named, seeds=[0, 1]), runs)
+    named = folds(tmp_path, 3)
+    search = {"tries": 2, "space": {"student.width": [2, 3]}}
+    with pytest.raises(RecipeError, match="a search has a seed that no trial has"):
+        run(spec({"narrow": {"tune": search}}, named), runs)
+    with pytest.raises(RecipeError, match="soft labels is of one set of test pictures"):
+        run(spec({"narrow": {}}, named, evaluate={"soft_labels": "people.npz"}), runs)
+    with pytest.raises(RecipeError, match=r"says '.*fold-{seed}.npz', and .* Say `folds: true`"):
+        run(spec({"narrow": {}}, named) | {"folds": False}, runs)
+    other = {"data.source": {"name": "arrays", "path": str(tmp_path / "fold-0.npz")}}
+    mixed = spec({"narrow": {}, "other": {"set": other}}, named)
+    with pytest.raises(RecipeError, match=r"of other is .* at every seed"):
+        run(mixed, runs)
+    (tmp_path / "fold-2.npz").write_bytes((tmp_path / "fold-0.npz").read_bytes())
+    with pytest.raises(RecipeError, match="599 of 599 test pictures of seed 2 are"):
+        run(spec({"narrow": {}}, named), runs)
     assert not (runs / "tiny" / "trials.jsonl").exists()
+
+
+def test_folds_at_each_value_of_an_axis(runs: Path, tmp_path: Path):
+    """Choices are made on the first fold."""
+    (tmp_path / "more").mkdir()
+    sources = [
+        {"name": "arrays", "path": folds(place, 2)} for place in (tmp_path, tmp_path / "more")
+    ]
+    rows = {"narrow": {"choose": {"train.optimizer.lr": [0.05, 0.1]}}}
+    asked = spec(rows, None, seeds=[0, 1], axes={"data.source": sources})
+    done = run(asked, runs)
+    assert len(done.tables) == 2
+    assert all(len(table.rows) == 1 for table in done.tables)
+    assert "chosen on the first fold's validation pictures" in done.text()
+
+
+def test_a_store_alone_has_no_maps_to_be_compared(runs: Path, tmp_path: Path):
+    base = distilled(tmp_path) | {"teacher": {"cache": "stores/x-{seed}"}}
+    asked = {"schema": 1, "name": "x", "base": base, "seeds": [0], "controls": "none"}
+    with pytest.raises(RecipeError, match=r"kd names a store alone\. Name the teacher beside"):
+        run(asked | {"rows": {"kd": {}}, "evaluate": {"similarity": True}}, runs)
+
+
+def test_lists_of_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    main = runpy.run_path(str(FOLDS))["main"]
+    for part, number in (("train", 0), ("train", 1), ("train", 2), ("test", 3)):
+        for label, ending in (("a", "png"), ("b", "JPG")):
+            path = tmp_path / "photos" / part / label / f"{number}.{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    (tmp_path / "photos" / "train" / "a" / ".DS_Store").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["folds.py", str(tmp_path / "photos"), "--folds", "2"])
+        main()
+        lists = [
+            list(csv.DictReader(path.read_text().splitlines()))
+            for path in sorted(tmp_path.glob("*.csv"))
+        ]
+        assert [len(rows) for rows in lists] == [8, 8]
+        tested = [{row["path"] for row in rows if row["split"] == "test"} for rows in lists]
+        assert tested[0].isdisjoint(tested[1])
+        assert len(tested[0] | tested[1]) == 8
+        for paths in tested:
+            assert sorted(Path(path).parent.name for path in paths) == ["a", "a", "b", "b"]
+        patch.setattr(sys, "argv", ["folds.py", str(tmp_path / "photos"), "--folds", "5"])
+        with pytest.raises(SystemExit) as left:
+            main()
+    assert left.value.code == 2
+    assert "smallest class" in capsys.readouterr().err
+
+
+FOLDS = Path(__file__).parents[2] / "benchmarks" / "folds.py"

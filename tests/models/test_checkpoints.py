@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tutelage.errors import CheckpointError, RunError
-from tutelage.models.checkpoints import load_into, parse, read_description, read_state, save_state
+from tutelage.models import create
+from tutelage.models.checkpoints import (
+    heads_of,
+    load_into,
+    parse,
+    read_description,
+    read_state,
+    save_state,
+)
 from tutelage.models.cifar_resnet import cifar_resnet
 
 
@@ -261,6 +269,34 @@ def test_kinds_of_misfit_that_do_not_occur_are_counted_as_zero(state: dict[str, 
     del state["linear.bias"]
     with pytest.raises(CheckpointError, match=r"1 missing .*; 0 unexpected; 0 of another shape"):
         load_into(cifar_resnet(8, 4), state, "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [
+        ("levit_128s", ("head.linear", "head_dist.linear")),  # two, as timm says
+        ("resnet10t", ("fc",)),
+        ("torchvision/squeezenet1_1", ("classifier.1",)),  # a convolution
+        ("resnet8", ("linear",)),
+    ],
+)
+def test_a_networks_heads(name: str, heads: tuple[str, ...]):
+    size = (224, 224) if name == "levit_128s" else None
+    network = create(name, num_classes=7, in_channels=3, image_size=size)
+    assert heads_of(network, 7) == heads
+    assert heads_of(network, 13) == ()
+
+
+def test_all_but_a_part_is_loaded(state: dict[str, Tensor]):
+    network = cifar_resnet(8, 4, num_classes=3)
+    before = network.linear.weight.clone()
+    del state["linear.bias"]
+    load_into(network, state, "w.pth", but=["linear"])
+    assert torch.equal(network.linear.weight, before)
+    assert torch.equal(network.conv1.weight, state["conv1.weight"])
+    del state["conv1.weight"]
+    with pytest.raises(CheckpointError, match="do not fit the network beside linear: 1 missing"):
+        load_into(network, state, "w.pth", but=["linear"])
 
 
 # -------------------------------------------------------------------------------- FILE:NAME

@@ -263,6 +263,21 @@ def test_a_check_and_an_evaluation_need_no_network_either(
     assert len(RunFolder(run).read_record()["readings"]) == readings
 
 
+def test_the_teacher_that_a_store_has_asked_is_compared_with(
+    teacher: Path, store: Path, tmp_path: Path
+):
+    value = asked(teacher)
+    live = train(value, runs=tmp_path, name="live", shown=False).folder
+    value = value | {"teacher": value["teacher"] | {"cache": str(store)}}
+    run = train(value, runs=tmp_path, name="run", shown=False).folder
+    found = []
+    for folder in (run, live):
+        record = evaluate(folder, with_test=True, extras=Extras(similarity=True))["record"]
+        found.append(record["students"]["student"]["similarity"])
+    assert [one["teacher"] for one in found[0]] == [one["teacher"] for one in found[1]]
+    assert all(0 <= one["cka"] <= 1 for one in found[0])
+
+
 def test_an_object_takes_the_place_of_an_entry(teacher: Path, store: Path):
     value = asked(teacher) | {"teacher": None}
     built = made(value, teacher=StoredTeacher(store))

@@ -215,16 +215,17 @@ def _connect(ray: ModuleType, address: str | None) -> None:
 
 
 def _same(ray: ModuleType, address: str | None) -> None:
-    """Whether the address is of the cluster that this process is connected to.
+    """Refuses an address where there is a connection, unless it is that one's.
 
     Raises:
-        SettingError: it is not.
+        SettingError: another was given; whether it leads to the same cluster is not looked into.
     """
     there = ray.get_runtime_context().gcs_address
     if address not in (None, "auto", there):
         raise SettingError(
-            f"This process is connected to the Ray cluster at {there}, so trials cannot go to "
-            f"{address}. Leave the address out, or disconnect first (`ray.shutdown()`)."
+            f"This process is connected to the Ray cluster at {there} already, so {address} cannot "
+            "be turned to. Leave the address out to use that cluster, or disconnect first "
+            "(`ray.shutdown()`)."
         )
 
 

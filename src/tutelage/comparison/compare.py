@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from tutelage.build import build
 from tutelage.comparison.board import Board, showing
 from tutelage.comparison.cluster import Cluster, Share
+from tutelage.comparison.folds import require_folds
 from tutelage.comparison.jobs import Jobs, running
 from tutelage.comparison.spec import Spec, read_spec
 from tutelage.comparison.trials import Line, Started, Trials
@@ -165,7 +166,6 @@ def _require_place(records: Path, folder: Path) -> None:
 
 def _require_one_test(spec: Spec, group: Mapping[str, Any], trials: Trials) -> None:
     """Refuses rows that would be held against each other on different test pictures."""
-    folds: dict[Any, int] = {}
     for seed in spec.seeds if spec.folds else spec.seeds[:1]:
         tests: dict[Any, str] = {}
         for row in spec.rows:
@@ -177,12 +177,9 @@ def _require_one_test(spec: Spec, group: Mapping[str, Any], trials: Trials) -> N
                 "(data.source), and would not compare. Make the source an axis, or a comparison of "
                 "its own."
             )
-        other = folds.setdefault(next(iter(tests)), seed)
-        if other != seed:
-            raise RecipeError(
-                f"The seeds {other} and {seed} have the same test pictures, and folds test each "
-                "picture once. Give each seed the file of another fold."
-            )
+    if spec.folds:
+        settings = spec.settings(next(iter(spec.rows)), group)
+        require_folds({seed: spec.recipe(settings, seed) for seed in spec.seeds})
 
 
 def _require_closed(spec: Spec) -> None:

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from tutelage.comparison.folds import MARK, of_seed, texts
 from tutelage.engine.choosing import Chosen, settled
 from tutelage.errors import RecipeError, TutelageError, one_of
 from tutelage.recipes import (
@@ -185,8 +186,9 @@ class Spec(BaseModel):
         claims: what the comparison is run to decide, `A > B on METRIC` each; their intervals are
             corrected for their number. B may be "best other": best on validation.
         evaluate: what is measured of every trial on test beside its answers.
-        folds: a cross-validation: each seed tests a part of the pictures of its own. In the names
-            of the data source's files, and of the teacher's run or file, `{seed}` is the seed.
+        folds: a cross-validation: each seed tests a part of the pictures of its own. `{seed}` in
+            any text of the recipe is the seed, such as in the name of the source's file and of the
+            teacher's run.
         note: what a reader of the table must know; printed under it.
         tuned: row → what its search has found; `tutelage compare --tune` enters it.
     """
@@ -258,29 +260,21 @@ class Spec(BaseModel):
                 for value in tried or [{}]:
                     yield self.settings(name, group) | value
 
+    def value(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The base with these settings, as it would be written."""
+        base = read_mapping(self.base)[0] if isinstance(self.base, str) else self.base
+        return apply_overrides(base, settings)
+
     def recipe(self, settings: Mapping[str, Any], seed: int) -> Recipe:
         """The base with these settings and this seed, and what was decided for all.
 
         Raises:
             RecipeError: the result is no valid recipe.
         """
-        base, where = read_mapping(self.base) if isinstance(self.base, str) else (self.base, "base")
-        value = apply_overrides(base, {**settings, "seed": seed})
-        recipe = validate(_of_seed(value, seed) if self.folds else value, where)
+        where = read_mapping(self.base)[1] if isinstance(self.base, str) else "base"
+        value = self.value({**settings, "seed": seed})
+        recipe = validate(of_seed(value, seed) if self.folds else value, where)
         return recipe.model_copy(update={"train": settled(recipe.train, self._decided.values)})
-
-
-def _of_seed(value: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """A recipe whose `{seed}` is said; that of a store is the run's own to say."""
-
-    def said(part: Any) -> Any:
-        if isinstance(part, Mapping):
-            return {key: one if key == "cache" else said(one) for key, one in part.items()}
-        if isinstance(part, list):
-            return [said(one) for one in part]
-        return part.replace("{seed}", str(seed)) if isinstance(part, str) else part
-
-    return said(value)
 
 
 def read_spec(name: str | Path | Mapping[str, Any]) -> Spec:
@@ -334,6 +328,7 @@ def _check(spec: Spec, where: str) -> None:
             row = spec.rows[row.like]
     _check_axes(spec, where)
     _check_folds(spec, where)
+    _check_evaluation(spec, where)
     _check_subnets(spec, where)
     _check_tuning(spec, where)
     for settings in spec.every():
@@ -365,17 +360,47 @@ def _check_axes(spec: Spec, where: str) -> None:
 
 
 def _check_folds(spec: Spec, where: str) -> None:
-    if not spec.folds:
-        return
-    if len(spec.seeds) < 2:
-        raise RecipeError(f"{where}: folds are of two seeds or more. Name one seed for each fold.")
-    for name in spec.rows:
-        settings = spec.settings(name, {})
-        first, second = (spec.recipe(settings, seed).data.source for seed in spec.seeds[:2])
-        if first == second:
+    """Folds have data of their own; what is no fold names no seed."""
+    for group, name in product(spec.groups(), spec.rows):
+        settings = spec.settings(name, group)
+        said = sorted({text for text in texts(spec.value(settings)) if MARK in text})
+        if said and not spec.folds:
+            raise RecipeError(
+                f"{where}: {name} says {said[0]!r}, and {MARK} stands for the seed in the name of "
+                "a store (teacher.cache), or where seeds are folds. Say `folds: true` for those."
+            )
+        if not spec.folds:
+            continue
+        if len(spec.seeds) < 2:
+            raise RecipeError(f"{where}: folds are two seeds or more. Name one for each fold.")
+        sources = [spec.recipe(settings, seed).data.source for seed in spec.seeds[:2]]
+        if sources[0] == sources[1]:
             raise RecipeError(
                 f"{where}: folds are seeds with test pictures of their own, and data.source of "
-                f"{name} is the same at every seed. Write {{seed}} in the name of its file."
+                f"{name} is {sources[0]} at every seed. Write {MARK} in the name of its file."
+            )
+    if spec.folds and any(row.tune for row in spec.rows.values()):
+        raise RecipeError(
+            f"{where}: a search has a seed that no trial has, and folds have no data for it. Use "
+            "choose, or search on other data."
+        )
+    if spec.folds and spec.evaluate.soft_labels is not None:
+        raise RecipeError(
+            f"{where}: a file of soft labels is of one set of test pictures, and each fold has its "
+            "own. Leave it out."
+        )
+
+
+def _check_evaluation(spec: Spec, where: str) -> None:
+    """Maps are a network's, not a store's."""
+    if not spec.evaluate.similarity:
+        return
+    for group, name in product(spec.groups(), spec.rows):
+        recipe = spec.recipe(spec.settings(name, group), spec.seeds[0])
+        if set(recipe.teacher or {}) == {"cache"} and not recipe.teachers:
+            raise RecipeError(
+                f"{where}: similarity looks at maps of the teacher on test pictures, and {name} "
+                "names a store alone. Name the teacher beside its cache, or leave similarity out."
             )
 
 

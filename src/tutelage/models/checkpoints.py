@@ -4,7 +4,7 @@ Read are safetensors and what `torch.load(weights_only=True)` accepts; written a
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from tutelage.errors import CheckpointError
 from tutelage.records import write_atomic
 
 __all__ = [
-    "head_of",
+    "drawn_of",
+    "heads_of",
     "load_into",
     "parse",
     "read_description",
@@ -91,24 +92,42 @@ def read_description(path: str | Path) -> dict[str, str]:
         raise _damaged(path) from error
 
 
-def head_of(module: nn.Module, num_classes: int) -> str | None:
-    """The name of the layer that gives a network's answers; None if there is none.
+def heads_of(module: nn.Module, num_classes: int) -> tuple[str, ...]:
+    """The names of the layers that give a network's answers.
 
-    It is the last linear one, or convolution, with an output for each class.
+    timm says which they are. Else it is the last linear layer, or convolution, with an output for
+    each class, if there is one.
 
-    >>> head_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 3)), 3)
-    '2'
+    >>> heads_of(nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.Linear(3, 3)), 3)
+    ('2',)
     """
     found = [
         name
         for name, layer in module.named_modules()
-        if isinstance(layer, nn.Linear | nn.Conv2d) and len(layer.weight) == num_classes
+        if isinstance(layer, nn.Linear | nn.Conv2d) and name and len(layer.weight) == num_classes
     ]
-    return found[-1] if found else None
+    named = _about(module).get("classifier") or ()
+    said = (named,) if isinstance(named, str) else tuple(named)
+    return tuple(name for name in said if name in found) or tuple(found[-1:])
+
+
+def drawn_of(module: nn.Module, num_classes: int) -> tuple[str, ...]:
+    """The parts of a network with fetched weights that are for other classes, and were drawn."""
+    fetched = _about(module).get("num_classes", _IMAGENET)
+    return () if fetched == num_classes else heads_of(module, num_classes)
+
+
+_IMAGENET = 1000
+
+
+def _about(module: nn.Module) -> Mapping[str, Any]:
+    """What timm says of a network of its own."""
+    known = getattr(module, "pretrained_cfg", None)
+    return known if isinstance(known, Mapping) else {}
 
 
 def load_into(
-    module: nn.Module, state: Mapping[str, Tensor], source: str, *, but: str | None = None
+    module: nn.Module, state: Mapping[str, Tensor], source: str, *, but: Sequence[str] = ()
 ) -> None:
     """Loads weights into a module that they fit exactly; otherwise the module stays as it is.
 
@@ -118,15 +137,16 @@ def load_into(
         module: may be on any device, in any memory format; both stay.
         state: as `read_state` returns it.
         source: what the weights are called in an error, usually the file.
-        but: name of a part that stays as it is, whatever is there of it in `state`.
+        but: names of parts that stay as they are, whatever is there of them in `state`.
 
     Raises:
         CheckpointError: names are missing, unexpected, or of another shape.
     """
     wanted = module.state_dict()
-    if but is not None:
-        kept = {name: weight for name, weight in wanted.items() if name.startswith(f"{but}.")}
-        state = {name: w for name, w in state.items() if not name.startswith(f"{but}.")} | kept
+    own = tuple(f"{name}." for name in but)
+    if own:
+        kept = {name: weight for name, weight in wanted.items() if name.startswith(own)}
+        state = {name: w for name, w in state.items() if not name.startswith(own)} | kept
     missing = [n for n in wanted if n not in state and not n.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]
     reshaped = [
@@ -140,10 +160,11 @@ def load_into(
             f"{len(names)} {kind}" + (f" (first: {names[0]})" if names else "")
             for kind, names in found.items()
         )
+        what = f"the network beside {', '.join(but)}" if but else "the network"
         raise CheckpointError(
-            f"The weights in {source} do not fit the network: {counts}. Name the network, with "
-            "the settings and the number of classes, that they were trained in; what is trained on "
-            "for other classes says new_head: true."
+            f"The weights in {source} do not fit {what}: {counts}. Name the network, with the "
+            "settings and the number of classes, that they were trained in"
+            + ("." if but else "; what is trained on for other classes says new_head: true.")
         )
     # A plain dict has no version, so that BatchNorm accepts a state without its count.
     module.load_state_dict(dict(state))

@@ -37,23 +37,32 @@ def network_entry(value: Any) -> dict[str, Any]:
     checkpoint the layer that gives the answers is not taken from it.
     """
     if isinstance(value, str) and ":" in value:
-        try:
-            checkpoint, name = parse(value)
-        except CheckpointError as error:
-            raise mistake(str(error).removesuffix(".")) from None
-        value = {"name": name, "checkpoint": str(checkpoint)}
+        value = _from_file(value)
+    elif isinstance(value, Mapping) and ":" in str(value.get("name")):  # an override added more
+        value = {**value, **_from_file(value["name"])}
     if isinstance(value, Mapping) and "run" in value:
         return _run(value)
     if not isinstance(value, Mapping):
         return entry_of(BY_NAME, "network")(value)
     own = {key: check(value[key]) for key, check in _CHECKS.items() if key in value}
-    rest = {key: value[key] for key in value if key not in own}
+    if own.get("new_head") is False:
+        del own["new_head"]
+    rest = {key: value[key] for key in value if key not in _CHECKS}
     if own.get("new_head") and "checkpoint" not in own:
         raise mistake(
             "new_head: true goes with a checkpoint, of which all but the head is taken; without "
             "one the head begins at random anyway"
         )
     return (_python(rest) if "python" in rest else entry_of(BY_NAME, "network")(rest)) | own
+
+
+def _from_file(text: str) -> dict[str, Any]:
+    """Of FILE:NAME."""
+    try:
+        checkpoint, name = parse(text)
+    except CheckpointError as error:
+        raise mistake(str(error).removesuffix(".")) from None
+    return {"name": name, "checkpoint": str(checkpoint)}
 
 
 def teacher_entry(value: Any) -> dict[str, Any]:
@@ -108,9 +117,17 @@ def aggregation_entry(value: Any) -> dict[str, Any]:
 
 def _run(value: Mapping[str, Any]) -> dict[str, Any]:
     if not set(value) <= {"run", "subnet"} or not isinstance(value["run"], str):
+        remedy = (
+            ""
+            if "new_head" not in value
+            else (
+                "; for other classes name the network, and beside it checkpoint: "
+                "FOLDER/student.safetensors"
+            )
+        )
         raise mistake(
             "a network from an earlier run is {run: FOLDER}, with subnet: NAME if it has "
-            "sub-nets, and nothing else"
+            f"sub-nets, and nothing else{remedy}"
         )
     if not isinstance(value.get("subnet", ""), str):
         raise mistake(f"subnet must be a sub-net's name in quotes, not {value['subnet']!r}")

@@ -13,6 +13,7 @@ from tutelage.report.lines import (
     Line,
     has_one_test,
     lineage,
+    overlap_of,
     require_same_test,
     student_of,
     works,
@@ -112,8 +113,9 @@ class Finding(NamedTuple):
         interval: of the mean paired difference in favor of the claim, corrected for all claims of
             the table, in the metric's unit; None below three seeds.
         two_level: with other test pictures too; None unless the metric is accuracy and which
-            pictures were right is in the lines.
-        p_value: of the sign-flip test; None below six seeds.
+            pictures were right is in the lines, and of folds, which are of other pictures already.
+        p_value: of the sign-flip test; None below six seeds, and of folds, which are no
+            independent pairs.
         needed: seeds that would show a difference of one point, as one of all claims, given the
             spread found here; None for metrics that are not in points, and if a thousand are too
             few.
@@ -174,7 +176,7 @@ def decide(
     *,
     kin: Mapping[str, Collection[str]] | None = None,
     late: Mapping[str, int] | None = None,
-    overlap: float = 0.0,
+    folds: bool = False,
 ) -> list[Finding]:
     """Holds each claim against its trials; intervals are corrected over all of them (Holm).
 
@@ -183,19 +185,22 @@ def decide(
             or wait, for the correction counts them.
         kin: row → those that are no "best other" of it.
         late: claim → how many trials of its rows had run when it was made, if any had.
-        overlap: of folds; see `stats.paired_interval`.
+        folds: seeds are folds of a cross-validation.
 
     Raises:
         RunError: two rows of a claim were shown different test pictures.
     """
     resolved = [(_with_best_other(claim, trials, kin or {}), trials) for claim, trials in cases]
     pairs = [_pairs(claim, trials) for claim, trials in resolved]
-    intervals = holm_intervals([pair or ([], []) for pair in pairs], overlap=overlap)
+    intervals = holm_intervals(
+        [pair or ([], []) for pair in pairs],
+        overlaps=[overlap_of(_of_both(*one)) if folds else 0.0 for one in resolved],
+    )
     findings = []
     for (declared, _), (claim, trials), pair, interval in zip(
         cases, resolved, pairs, intervals, strict=True
     ):
-        found = _finding(claim, pair, interval, trials, len(cases), overlap)
+        found = _finding(claim, pair, interval, trials, len(cases), folds=folds)
         if had_run := (late or {}).get(str(declared), 0):
             said = "declared late" if found.verdict in _SHOWN else found.verdict
             found = found._replace(verdict=said, late=had_run)
@@ -224,11 +229,17 @@ def _shared(claim: Claim, trials: Trials) -> list[int]:
     return sorted(trials.get(claim.better, {}).keys() & trials.get(claim.other, {}).keys())
 
 
+def _of_both(claim: Claim, trials: Trials) -> list[Line]:
+    return [
+        trials[row][seed] for row in (claim.better, claim.other) for seed in _shared(claim, trials)
+    ]
+
+
 def _pairs(claim: Claim, trials: Trials) -> tuple[list[float], list[float]] | None:
     """Values in favor of the claim and against it, seed by seed; None if one is missing."""
     columns: list[list[float]] = []
     seeds = _shared(claim, trials)
-    both = [trials[row][seed] for row in (claim.better, claim.other) for seed in seeds]
+    both = _of_both(claim, trials)
     if not both or not all(map(works, both)):
         return None
     for seed in seeds:
@@ -251,20 +262,20 @@ def _finding(
     interval: Interval | None,
     trials: Trials,
     claims: int,
-    overlap: float,
+    *,
+    folds: bool,
 ) -> Finding:
     """What became of a claim, as one of so many, if it came in time."""
     seeds = _shared(claim, trials)
     if pair is None:
-        lines = [trials[row][seed] for row in (claim.better, claim.other) for seed in seeds]
-        why = _why_none(claim, lines)
+        why = _why_none(claim, _of_both(claim, trials))
         return Finding(str(claim), why, len(seeds), None, None, None, None, None)
     said = verdict([interval])
     times = times_longer(trials[claim.better], trials[claim.other])
     if claim.metric != "seconds" and times > EQUAL_TIME and said == "shown":
         said = "at unequal time"
     needed = None
-    if not overlap and len(seeds) >= MIN_SEEDS and METRICS[claim.metric].unit == "points":
+    if not folds and len(seeds) >= MIN_SEEDS and METRICS[claim.metric].unit == "points":
         spread = stdev(a - b for a, b in zip(*pair, strict=True))
         needed = seeds_needed(1.0, spread, level=1 - (1 - LEVEL) / claims)
     two_level = None
@@ -276,7 +287,7 @@ def _finding(
         len(seeds),
         interval,
         two_level,
-        None if overlap else sign_flip_p_value(*pair),
+        None if folds else sign_flip_p_value(*pair),
         needed,
         round(times, 3),
     )

@@ -19,6 +19,7 @@ from tutelage.report.lines import (
     by_seed,
     combinations,
     full_name,
+    overlap_of,
     require_same_test,
     student_of,
     title_of,
@@ -75,7 +76,7 @@ def make_tables(
             for seed, line in own.items():
                 require_same_test(name, [line, *(one for one in everyone if one["seed"] == seed)])
     cases = [(claim, trials) for trials in tried for claim in claims]
-    findings = decide(cases, kin=kin_of(spec["rows"]), late=late, overlap=_overlap(spec))
+    findings = decide(cases, kin=kin_of(spec["rows"]), late=late, folds=spec.get("folds", False))
     timed = Timed(of_trials(lines))
     tables = []
     for number, (group, part) in enumerate(zip(groups, parts, strict=True)):
@@ -84,11 +85,6 @@ def make_tables(
         own = findings[number * len(claims) : (number + 1) * len(claims)]
         tables.append(table._replace(findings=own, title=title_of(group)))
     return tables
-
-
-def _overlap(spec: Mapping[str, Any]) -> float:
-    """Pictures that test over those that train, of the folds of a cross-validation."""
-    return 1 / (len(spec["seeds"]) - 1) if spec.get("folds") else 0.0
 
 
 def _is_in(line: Line, group: Mapping[str, Any]) -> bool:
@@ -105,12 +101,12 @@ def _make_table(
         name: _chosen(row["choose"], trials[name], tries_of([name], lines))
         for name, row in spec["rows"].items()
     }
-    overlap = _overlap(spec)
+    folds = spec.get("folds", False)
     rows = [
-        _row(name, own, trials, controls, chosen[name], timed, overlap)
+        _row(name, own, trials, controls, chosen[name], timed, folds=folds)
         for name, own in trials.items()
     ]
-    teacher = _teacher(lines, timed, each=spec.get("folds", False))
+    teacher = _teacher_of_folds(trials, timed) if folds else _teacher(lines, timed)
     everyone = ([teacher] if teacher else []) + rows
     if not any(_is_unbalanced(row) for row in everyone):
         for row in everyone:
@@ -137,7 +133,8 @@ def _row(
     controls: Mapping[str, str] | None,
     chosen: Sequence[str],
     timed: Timed,
-    overlap: float,
+    *,
+    folds: bool,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"row": name, "seeds": len(own), "chosen": "; ".join(chosen)}
     if not own:
@@ -162,15 +159,16 @@ def _row(
             row[metric] = _mean(known)
     row |= _corruption_errors(own, trials[controls["short"]] if controls else {})
     if controls and name not in controls.values():
-        row |= _against(own, [trials[controls[which]] for which in ("short", "long")], overlap)
+        held = [trials[controls[which]] for which in ("short", "long")]
+        row |= _against(own, held, folds=folds)
     return row
 
 
 def _against(
-    own: Mapping[int, Line], held: Sequence[Mapping[int, Line]], overlap: float
+    own: Mapping[int, Line], held: Sequence[Mapping[int, Line]], *, folds: bool
 ) -> dict[str, Any]:
     """Gains over the short and the long control, and what they come to."""
-    gains = [_gain(own, control, overlap) for control in held]
+    gains = [_gain(own, control, folds=folds) for control in held]
     said = verdict(gains)
     if any(map(failed, held)):
         said = "no control"
@@ -179,7 +177,7 @@ def _against(
     if said == "shown" and times_longer(own, held[1]) > EQUAL_TIME:
         said = "control too short"
     found = {"over_short": gains[0], "over_long": gains[1], "verdict": said}
-    if gains[1] is not None and not overlap:
+    if gains[1] is not None and not folds:
         first, second = _paired(own, held[1])
         spread = stdev(a - b for a, b in zip(first, second, strict=True))
         found["needed"] = seeds_needed(1.0, spread)
@@ -220,9 +218,10 @@ def _mean(values: Sequence[float]) -> float:
     return mean_and_spread(values)[0]
 
 
-def _gain(own: Mapping[int, Line], control: Mapping[int, Line], overlap: float) -> Interval | None:
+def _gain(own: Mapping[int, Line], control: Mapping[int, Line], *, folds: bool) -> Interval | None:
     if failed(control) or not _is_even([own, control], "accuracy"):
         return None
+    overlap = overlap_of([*own.values(), *control.values()]) if folds else 0.0
     return paired_interval(*_paired(own, control), overlap=overlap)
 
 
@@ -267,33 +266,44 @@ def _score(line: Line) -> str:
     return f"{100 * student_of(line)['validation_accuracy']:.1f}" if works(line) else "fails"
 
 
-def _teacher(lines: Sequence[Line], timed: Timed, *, each: bool) -> dict[str, Any] | None:
-    """What is known of the teacher.
-
-    Args:
-        each: every seed has a teacher of its own, and the row shows their mean.
-    """
-    found: dict[int, Line] = {}
+def _teacher(lines: Sequence[Line], timed: Timed) -> dict[str, Any] | None:
     for line in lines:
-        if line["kind"] == "trial" and "failed" not in line:
-            teacher = line["record"].get("teacher")
-            if teacher and "test_accuracy" in teacher:
-                found.setdefault(line["seed"], line)
-    if not found:
-        return None
-    shown = [line["record"] for line in found.values()][: None if each else 1]
-    teachers = [record["teacher"] for record in shown]
+        if line["kind"] == "trial" and "failed" not in line and _knows_teacher(line):
+            return _teacher_row([line["record"]], timed)
+    return None
+
+
+def _teacher_of_folds(
+    trials: Mapping[str, Mapping[int, Line]], timed: Timed
+) -> dict[str, Any] | None:
+    """The mean of the folds' teachers, as the first row has them that has one in every fold."""
+    for own in trials.values():
+        whole = all("failed" not in line and _knows_teacher(line) for line in own.values())
+        if not own or not whole:
+            continue
+        records = [line["record"] for line in own.values()]
+        row = _teacher_row(records, timed) | {"seeds": len(own)}
+        return row if is_even(records, "accuracy") else row | {"accuracy": None, "uneven": True}
+    return None
+
+
+def _knows_teacher(line: Line) -> bool:
+    return "test_accuracy" in (line["record"].get("teacher") or {})
+
+
+def _teacher_row(records: Sequence[Mapping[str, Any]], timed: Timed) -> dict[str, Any]:
+    teachers = [record["teacher"] for record in records]
     accuracy, spread = mean_and_spread([100 * one["test_accuracy"] for one in teachers])
-    row = {
+    latencies = [entry["latency_ms"] for one in records for entry in timed.teacher_like(one)]
+    row: dict[str, Any] = {
         "row": "teacher",
         "accuracy": accuracy,
+        **({} if spread is None else {"spread": spread}),
         **{key: teachers[0][key] for key in ("parameters", "macs")},
-        "latency_ms": _mean(
-            [entry["latency_ms"] for one in shown for entry in timed.teacher_like(one)]
-        ),
+        "latency_ms": _mean(latencies),
     }
     for metric in AVERAGED:
         values = [measured_of(one, metric) for one in teachers]
         known = [value for value in values if value is not None]
         row[metric] = _mean(known) if len(known) == len(values) else None
-    return row | ({"spread": spread, "seeds": len(shown)} if each else {})
+    return row

@@ -128,11 +128,15 @@ def _exactly(number: float) -> Interval:
     return Interval(number, number, number)
 
 
-def _span(values: Sequence[float]) -> Interval:
-    """The interval of a mean over seeds; of too few seeds, or without a spread, the mean alone."""
+def _span(values: Sequence[float], overlap: float = 0.0) -> Interval:
+    """The interval of a mean over seeds; of too few seeds, or without a spread, the mean alone.
+
+    Args:
+        overlap: of folds; see `stats.paired_interval`.
+    """
     if len(set(values)) == 1:
         return _exactly(values[0])
-    return interval(values) or _exactly(fmean(values))
+    return interval(values, overlap=overlap) or _exactly(fmean(values))
 
 
 def cost_figure(
@@ -157,7 +161,9 @@ def cost_figure(
     if not known:
         return None
     costs = [_span([scale * value for value in numbers(one, cost)]) for one in known]
-    accuracies = [_span([100 * value for value in numbers(one, right)]) for one in known]
+    accuracies = [
+        _span([100 * value for value in numbers(one, right)], one.overlap) for one in known
+    ]
     front = pareto_front(costs, accuracies)
     means = [[_exactly(span.mean) for span in spans] for spans in (costs, accuracies)]
     edge = sorted(

@@ -16,6 +16,7 @@ __all__ = [
     "is_trial",
     "lineage",
     "of_student",
+    "overlap_of",
     "require_same",
     "require_same_test",
     "student_of",
@@ -191,6 +192,20 @@ def has_one_test(lines: Iterable[Line]) -> bool:
     """Whether all trials were shown the same test pictures, so far as they tell."""
     known = [line["record"].get("content", {}).get("test") for line in lines]
     return len({str(one) for one in known if one is not None}) <= 1
+
+
+def overlap_of(lines: Iterable[Line]) -> float:
+    """Pictures that test over those that train, at most; see `stats.paired_interval`.
+
+    Args:
+        lines: of folds.
+    """
+    shares = [
+        student_of(line)["test"]["pictures"] / line["record"]["data"]["train"]
+        for line in lines
+        if works(line) and student_of(line).get("test")
+    ]
+    return max(shares, default=0.0)
 
 
 def _of_test(record: Record) -> Record:

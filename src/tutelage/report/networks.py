@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tutelage.errors import DataError
 from tutelage.report.counting import finite
 from tutelage.report.latencies import Timed, of_trials, teacher_kind
-from tutelage.report.lines import Record, full_name, works
+from tutelage.report.lines import Record, full_name, overlap_of, works
 from tutelage.report.measuring import evenly_measured
 from tutelage.report.robustness import mean_corruption_error
 from tutelage.report.sources import Comparison, Runs, Source
@@ -47,7 +47,7 @@ class Network(NamedTuple):
         name: the row's, with the part it belongs to; or the run's.
         role: what it is held against, or that it is held against others.
         measured: what records say of it, one entry per seed, without what was measured by
-            different code; of a teacher one.
+            different code; of a teacher one, or one per fold.
         seconds: wall time of each training; none of a teacher.
         seeds: of each training; none of a teacher.
         teachers: what the record of each training says of its teacher; none of a teacher.
@@ -56,6 +56,7 @@ class Network(NamedTuple):
             same architecture on the same machine; of a teacher every record that has it.
         part: title of the combination of the axes' values to which it belongs; empty without axes,
             and of a teacher that is the same at all of them.
+        overlap: of folds; see `stats.paired_interval`.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Network(NamedTuple):
     row: str
     timed: list[Record]
     part: str = ""
+    overlap: float = 0.0
 
 
 def networks_of(source: Source) -> list[Network]:
@@ -85,6 +87,8 @@ def _of_comparison(source: Comparison) -> list[Network]:
     found: list[Network] = []
     taught: list[tuple[str, str, Record]] = []
     timed = Timed(of_trials(source.lines))
+    folds = spec.get("folds", False)
+    guides: list[Network] = []
     for part in source.parts:
         for row in spec["rows"]:
             lines = source.trials(row, part)
@@ -102,10 +106,23 @@ def _of_comparison(source: Comparison) -> list[Network]:
                     row,
                     timed.like(records),
                     part,
+                    overlap_of(lines) if folds else 0.0,
                 )
             )
             taught += [(row, part, record) for record in records]
-    return _teachers(taught, "test_accuracy", timed) + found
+            if folds and part not in [guide.part for guide in guides]:
+                guides += _of_folds(records, part, timed, found[-1].overlap)
+    return (guides or _teachers(taught, "test_accuracy", timed)) + found
+
+
+def _of_folds(records: Sequence[Record], part: str, timed: Timed, overlap: float) -> list[Network]:
+    """The folds' teachers as one network; none if a fold has none whose accuracy is known."""
+    teachers = [record["teacher"] or {} for record in records]
+    if any(finite(teacher.get("test_accuracy")) is None for teacher in teachers):
+        return []
+    known = [entry for record in records for entry in timed.teacher_like(record)]
+    one = _teacher("teacher", part, teachers[0], known)
+    return [one._replace(measured=teachers, overlap=overlap)]
 
 
 def _of_runs(records: Sequence[Record]) -> list[Network]:
@@ -217,9 +234,13 @@ def mean(network: Network, *path: str) -> float | None:
     return mean_and_spread(known)[0] if known else None
 
 
-def interval(values: Sequence[float]) -> Interval | None:
-    """The mean over seeds with its 95 % t-interval; None below three seeds."""
-    return paired_interval(values, [0.0] * len(values))
+def interval(values: Sequence[float], *, overlap: float = 0.0) -> Interval | None:
+    """The mean over seeds with its 95 % t-interval; None below three seeds.
+
+    Args:
+        overlap: of folds; see `stats.paired_interval`.
+    """
+    return paired_interval(values, [0.0] * len(values), overlap=overlap)
 
 
 def read_split(networks: Iterable[Network]) -> Literal["test", "validation"]:

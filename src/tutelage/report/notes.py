@@ -26,6 +26,25 @@ UNDER_TRAINED = 1.0
 Trials = Mapping[str, Mapping[int, Line]]
 
 
+def _on_folds(trials: Trials, chosen: Mapping[str, Sequence[str]]) -> list[str]:
+    """What must be known of a cross-validation beside its intervals."""
+    said = []
+    if any(chosen.values()):
+        said.append(
+            "What was chosen was chosen on the first fold's validation pictures, which other folds "
+            "test."
+        )
+    for name, own in trials.items():
+        teachers = [line["record"]["recipe"].get("teacher") or {} for line in own.values()]
+        named = [teacher.get("run", teacher.get("checkpoint")) for teacher in teachers]
+        if len(named) > 1 and named[0] is not None and len(set(named)) == 1:
+            said.append(
+                f"{name}: one teacher for all folds. If it has seen pictures that a fold tests, "
+                "numbers are too high."
+            )
+    return said
+
+
 def _depths(spec: Mapping[str, Any]) -> list[str]:
     """How the wall time of rows that are depths of one run is to be read."""
     rows = [name for name in spec["rows"] if subnet_of(spec["rows"], name)]
@@ -63,6 +82,7 @@ def notes(
             "its own. ± is over these folds, and intervals allow for what folds share of their "
             "training pictures (Nadeau and Bengio, 2003)."
         )
+        said += _on_folds(trials, chosen)
     said += [f"{name}: {why}." for name, own in trials.items() if (why := failed(own))]
     said += [f"{name}: not run yet." for name, own in trials.items() if not own]
     said += [

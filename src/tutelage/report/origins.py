@@ -107,7 +107,9 @@ def recipe(view: View) -> Section:
             for key, values in spec.get("axes", {}).items()
         ]
         seeds = ", ".join(map(str, spec["seeds"]))
-        blocks.append(Facts([("base", setting(spec["base"])), *axes, ("seeds", seeds)]))
+        folds = [("folds", "files that each seed has of its own are shown as the first has them")]
+        said = [("base", setting(spec["base"])), *axes, ("seeds", seeds)]
+        blocks.append(Facts(said + (folds if spec.get("folds") else [])))
     by_row = {
         part: {row: flat for (other, row), flat in flats.items() if other == part}
         for part in dict.fromkeys(part for part, _ in flats)

@@ -315,14 +315,14 @@ def _require_same_data(spec: Record, lines: Sequence[Line]) -> None:
     works = [line for line in lines if line["kind"] == "trial" and "failed" not in line]
     controls = () if spec["controls"] == "none" else tuple(spec["controls"].values())
     folds = spec.get("folds", False)  # each seed has data of its own
-    for part, seed in product(parts_of(spec), spec["seeds"] if folds else [None]):
-        here = [line for line in works if line["part"] == part and seed in (None, line["seed"])]
-        held = [line for line in here if line["row"] in controls]
-        for row in spec["rows"]:
-            own = [line for line in here if line["row"] == row]
-            require_same(full_name(row, part), own, _of_a_mean)
-            if own:
-                require_same(full_name(row, part), [*own, *held], _of_a_gain)
+    for part, row in product(parts_of(spec), spec["rows"]):
+        here = [line for line in works if line["part"] == part]
+        own = [line for line in here if line["row"] == row]
+        require_same(full_name(row, part), own, _of_any_fold if folds else _of_a_mean)
+        for seed in {line["seed"] for line in own} if folds else [None] * bool(own):
+            both = [line for line in here if line["row"] in (row, *controls)]
+            both = [line for line in both if seed in (None, line["seed"])]
+            require_same(full_name(row, part), both, _of_a_gain)
 
 
 _NO_FIELDS = ("test", "duplicates")
@@ -335,10 +335,19 @@ def _of_a_mean(record: Record) -> Record:
     content = record["content"]
     fields = {f"content.{key}": value for key, value in content.items()}
     fields["content.teacher"] = teacher_of_any_seed(content)
+    if "python" in (record["recipe"].get("student") or {}):
+        del fields["content.student"]  # what its function draws is another at each seed
     fields |= {
         f"data.{key}": value for key, value in record["data"].items() if key not in _NO_FIELDS
     }
     return fields | {f"recipe.data.{key}": split.get(key) for key in ("split_seed", "validation")}
+
+
+def _of_any_fold(record: Record) -> Record:
+    """What folds must have in common, whose pictures are others."""
+    split = record["recipe"]["data"]
+    fields = {f"recipe.data.{key}": split.get(key) for key in ("split_seed", "validation")}
+    return fields | {"data.classes": record["data"].get("classes")}
 
 
 def _of_a_gain(record: Record) -> Record:

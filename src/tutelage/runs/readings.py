@@ -12,7 +12,7 @@ from torch import nn
 from tutelage.build import EVALUATION_BATCH, Built, build
 from tutelage.data import DATASETS, EvalLoader, Source
 from tutelage.engine import TrainSettings
-from tutelage.errors import NetworkError, RunError, SettingError
+from tutelage.errors import DataError, NetworkError, RunError, SettingError
 from tutelage.evaluation.accuracy import accuracy
 from tutelage.evaluation.calibration import calibration
 from tutelage.evaluation.classes import by_class, correct_bits
@@ -21,6 +21,7 @@ from tutelage.identity import pictures_of, weights_of
 from tutelage.models.checkpoints import load_into, parse, read_state
 from tutelage.models.network import Network
 from tutelage.models.saved import Description, load, read_network
+from tutelage.networks import make_teacher
 from tutelage.recipes import parse_overrides, source_entry, validate
 from tutelage.records import RunFolder, write_json
 from tutelage.report.acceptance import Limits, accept
@@ -117,7 +118,7 @@ def evaluate(
     with surroundings(recipe.train) as device:
         built = build(recipe, with_test=with_test)
         require_same_content(built, record["content"], place.path, MEASURED)
-        _require_maps(built, extras)
+        guide = _guide(built, extras)
         seen = look(students_of(built)[name], built.validation, built, device)
         again: dict[str, Any] = {"validation_accuracy": accuracy(seen)}
         if with_test:
@@ -128,7 +129,7 @@ def evaluate(
             again |= _test_of(measured, name)
             record = _taken_over(record, measured)
             _measure_costs(record, built, device)
-            _measure_extras(record, built, extras, teacher, device)
+            _measure_extras(record, built, guide, extras, teacher, device)
             enter_measured(record, extras)
             write_json(place.record, record)
     if limits is None:
@@ -153,12 +154,27 @@ def _held_against(
     return answer
 
 
-def _require_maps(built: Built, extras: Extras) -> None:
-    if extras.similarity and isinstance(built.teacher, StoredTeacher):
+def _guide(built: Built, extras: Extras) -> Network | StoredTeacher | None:
+    """The teacher whose maps are looked at; where a store answers, the one that it asked."""
+    teacher, named = built.teacher, dict(built.recipe.teacher or {})
+    if not (extras.similarity and isinstance(teacher, StoredTeacher)):
+        return teacher
+    named.pop("cache", None)
+    if not named and not built.recipe.teachers:
         raise SettingError(
             "Similarity is measured on the teacher's maps of test pictures, which a store does not "
-            "hold. Leave it out, or measure a run whose recipe has no teacher.cache."
+            "hold. Leave it out, or measure a run whose recipe names the teacher beside its cache."
         )
+    live = make_teacher(
+        built.recipe.model_copy(update={"teacher": named or None}), built.source, None
+    )
+    assert live is not None
+    if weights_of(live) != teacher.store.manifest.fingerprint["teacher"]:
+        raise DataError(
+            "The teacher that the recipe names is another than the one whose answers lie in "
+            f"{teacher.store.folder}. Bring its weights back, or leave similarity out."
+        )
+    return live
 
 
 def _test_of(record: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -187,6 +203,7 @@ def _measure_costs(record: dict[str, Any], built: Built, device: torch.device) -
 def _measure_extras(
     record: dict[str, Any],
     built: Built,
+    guide: Network | StoredTeacher | None,
     extras: Extras,
     teacher: Mapping[str, Any] | None,
     device: torch.device,
@@ -194,8 +211,8 @@ def _measure_extras(
     students = students_of(built)
     entries = {name: record["students"][name] for name in students}
     networks: dict[str, Network] = dict(students)
-    if isinstance(built.teacher, Network):
-        entries["teacher"], networks["teacher"] = record["teacher"], built.teacher
+    if isinstance(guide, Network):
+        entries["teacher"], networks["teacher"] = record["teacher"], guide
     known = {key: teacher[key] for key in ("robustness", "people") if teacher and key in teacher}
     if known:
         record["teacher"] |= known
