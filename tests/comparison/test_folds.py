@@ -97,7 +97,7 @@ def test_each_fold_has_a_teacher_of_its_own(runs: Path, tmp_path: Path):
     teacher = train_teacher(tmp_path)
     for number in range(2):
         (tmp_path / f"teacher-{number}").symlink_to(teacher)
-    base = distilled(tmp_path / "teacher-{seed}")
+    base = distilled(tmp_path / "teacher-{seed}", steps=60, batch_size=100)
     base["data"] = base["data"] | {"source": {"name": "arrays", "path": source}}
     done = run(spec({"kd": {}}, None, base=base, seeds=[0, 1]), runs)
     (row,) = [row for row in done.table() if row["row"] == "teacher"]
