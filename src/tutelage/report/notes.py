@@ -35,14 +35,21 @@ def _on_folds(trials: Trials, chosen: Mapping[str, Sequence[str]]) -> list[str]:
             "test."
         )
     for name, own in trials.items():
-        teachers = [line["record"]["recipe"].get("teacher") or {} for line in own.values()]
-        named = [teacher.get("run", teacher.get("checkpoint")) for teacher in teachers]
-        if len(named) > 1 and named[0] is not None and len(set(named)) == 1:
+        known = [line["record"].get("content", {}).get("teacher") for line in own.values()]
+        weights = [_weights(one) for one in known]
+        if len(weights) > 1 and weights[0] is not None and all(w == weights[0] for w in weights):
             said.append(
                 f"{name}: one teacher for all folds. If it has seen pictures that a fold tests, "
                 "numbers are too high."
             )
     return said
+
+
+def _weights(teacher: Any) -> Any:
+    """What tells a teacher's weights, live or stored, in what a record says of its content."""
+    if isinstance(teacher, Mapping) and isinstance(teacher.get("fingerprint"), Mapping):
+        return teacher["fingerprint"].get("teacher")
+    return teacher
 
 
 def _depths(spec: Mapping[str, Any]) -> list[str]:
