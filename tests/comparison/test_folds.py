@@ -52,6 +52,7 @@ def run(value: dict[str, Any], runs: Path) -> Comparison:
     return compare(value, runs=runs, shown=False)
 
 
+@pytest.mark.slow
 def test_every_picture_is_tested_once_and_intervals_allow_for_shared_training(
     runs: Path, tmp_path: Path
 ):
