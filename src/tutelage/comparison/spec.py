@@ -262,8 +262,11 @@ class Spec(BaseModel):
 
     def value(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The base with these settings, as it would be written."""
-        base = read_mapping(self.base)[0] if isinstance(self.base, str) else self.base
-        return apply_overrides(base, settings)
+        return apply_overrides(self._read()[0], settings)
+
+    def _read(self) -> tuple[Any, str]:
+        """The base, and what it is called in an error."""
+        return read_mapping(self.base) if isinstance(self.base, str) else (self.base, "base")
 
     def recipe(self, settings: Mapping[str, Any], seed: int) -> Recipe:
         """The base with these settings and this seed, and what was decided for all.
@@ -271,8 +274,8 @@ class Spec(BaseModel):
         Raises:
             RecipeError: the result is no valid recipe.
         """
-        where = read_mapping(self.base)[1] if isinstance(self.base, str) else "base"
-        value = self.value({**settings, "seed": seed})
+        base, where = self._read()
+        value = apply_overrides(base, {**settings, "seed": seed})
         recipe = validate(of_seed(value, seed) if self.folds else value, where)
         return recipe.model_copy(update={"train": settled(recipe.train, self._decided.values)})
 

@@ -117,14 +117,10 @@ def aggregation_entry(value: Any) -> dict[str, Any]:
 
 def _run(value: Mapping[str, Any]) -> dict[str, Any]:
     if not set(value) <= {"run", "subnet"} or not isinstance(value["run"], str):
-        remedy = (
-            ""
-            if "new_head" not in value
-            else (
-                "; for other classes name the network, and beside it checkpoint: "
-                "FOLDER/student.safetensors"
-            )
-        )
+        remedy = ""
+        if "new_head" in value:
+            file = "checkpoint: FOLDER/student.safetensors"
+            remedy = f"; for other classes name the network, and beside it {file}"
         raise mistake(
             "a network from an earlier run is {run: FOLDER}, with subnet: NAME if it has "
             f"sub-nets, and nothing else{remedy}"

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import final
+from typing import Any, final
 
 from tutelage.provenance import digest
 from tutelage.report.lines import Line, Record
 
-__all__ = ["Timed", "network_kind", "of_trials", "teacher_kind"]
+__all__ = ["Timed", "network_kind", "of_trials", "teacher_kind", "teacher_weights"]
 
 
 def network_kind(record: Record, name: str = "student") -> str:
@@ -32,13 +32,18 @@ def teacher_kind(record: Record) -> str:
     named = {key: value for key, value in (recipe.get("teacher") or {}).items() if key != "cache"}
     if recipe.get("teachers"):
         named = {key: recipe[key] for key in ("teachers", "aggregation")}
+    return json.dumps([named, teacher_weights(content), content.get("test")], sort_keys=True)
+
+
+def teacher_weights(content: Mapping[str, Any]) -> Any:
+    """What a record's content says of its teacher's weights, live or stored; None without one."""
     known = content.get("teacher")
     if isinstance(known, Mapping) and "members" in known:  # as a store's fingerprint has it
         parts = [one["is"] for one in known["members"]]
-        known = digest([one["weights"] if isinstance(one, Mapping) else one for one in parts])
-    elif isinstance(known, Mapping):  # of a store, or given as an object
-        known = (known.get("fingerprint") or {}).get("teacher", known)
-    return json.dumps([named, known, content.get("test")], sort_keys=True)
+        return digest([one["weights"] if isinstance(one, Mapping) else one for one in parts])
+    if isinstance(known, Mapping):  # of a store, or given as an object
+        return (known.get("fingerprint") or {}).get("teacher", known)
+    return known
 
 
 def of_trials(lines: Iterable[Line]) -> list[Record]:

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from tutelage.report.claims import EQUAL_TIME, power, times_longer
-from tutelage.report.latencies import Timed, network_kind
+from tutelage.report.latencies import Timed, network_kind, teacher_weights
 from tutelage.report.lines import (
     Line,
     by_seed,
@@ -35,21 +35,13 @@ def _on_folds(trials: Trials, chosen: Mapping[str, Sequence[str]]) -> list[str]:
             "test."
         )
     for name, own in trials.items():
-        known = [line["record"].get("content", {}).get("teacher") for line in own.values()]
-        weights = [_weights(one) for one in known]
+        weights = [teacher_weights(line["record"].get("content", {})) for line in own.values()]
         if len(weights) > 1 and weights[0] is not None and all(w == weights[0] for w in weights):
             said.append(
                 f"{name}: one teacher for all folds. If it has seen pictures that a fold tests, "
                 "numbers are too high."
             )
     return said
-
-
-def _weights(teacher: Any) -> Any:
-    """What tells a teacher's weights, live or stored, in what a record says of its content."""
-    if isinstance(teacher, Mapping) and isinstance(teacher.get("fingerprint"), Mapping):
-        return teacher["fingerprint"].get("teacher")
-    return teacher
 
 
 def _depths(spec: Mapping[str, Any]) -> list[str]:

@@ -318,11 +318,13 @@ def _require_same_data(spec: Record, lines: Sequence[Line]) -> None:
     for part, row in product(parts_of(spec), spec["rows"]):
         here = [line for line in works if line["part"] == part]
         own = [line for line in here if line["row"] == row]
+        if not own:
+            continue
         require_same(full_name(row, part), own, _of_any_fold if folds else _of_a_mean)
-        for seed in {line["seed"] for line in own} if folds else [None] * bool(own):
-            both = [line for line in here if line["row"] in (row, *controls)]
-            both = [line for line in both if seed in (None, line["seed"])]
-            require_same(full_name(row, part), both, _of_a_gain)
+        both = [line for line in here if line["row"] in (row, *controls)]
+        for seed in {line["seed"] for line in own} if folds else {None}:
+            some = [line for line in both if seed in (None, line["seed"])]
+            require_same(full_name(row, part), some, _of_a_gain)
 
 
 _NO_FIELDS = ("test", "duplicates")

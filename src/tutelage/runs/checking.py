@@ -8,7 +8,6 @@ import torch
 from tutelage.build import build
 from tutelage.engine import make_optimizer
 from tutelage.engine.phases import move
-from tutelage.evaluation.accuracy import accuracy
 from tutelage.evaluation.cost import macs, num_parameters
 from tutelage.models.network import Network
 from tutelage.recipes import Recipe
@@ -64,9 +63,7 @@ def _check(recipe: Recipe, device: torch.device) -> dict[str, Any]:
         if built.teacher is None
         else {
             **_teacher_cost(built.teacher),
-            "validation_accuracy": None
-            if not (checked and checked.seen)
-            else accuracy(checked.seen),
+            "validation_accuracy": None if checked is None else checked.accuracy,
             "stages": [stage._asdict() for stage in built.teacher.stages()],
         },
         "pairs": [pair._asdict() for pair in built.distiller.pairs],

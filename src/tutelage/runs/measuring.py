@@ -128,6 +128,11 @@ class Checked(NamedTuple):
     seen: Predictions | None
     members: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def accuracy(self) -> float | None:
+        """On those pictures."""
+        return None if self.seen is None else accuracy(self.seen)
+
 
 def check_teacher(built: Built, device: torch.device) -> Checked | None:
     """Refuses a teacher that knows nothing, before the first step.
@@ -292,7 +297,7 @@ def _teacher_entry(
         return None
     entry: dict[str, Any] = {}
     if checked.seen is not None:
-        entry["validation_accuracy"] = accuracy(checked.seen)
+        entry["validation_accuracy"] = checked.accuracy
         entry["validation_pictures"] = len(checked.seen.targets)
     stored = built.teacher.about if isinstance(built.teacher, StoredTeacher) else {}
     members = list(checked.members) or stored.get("members")
