@@ -209,6 +209,24 @@ def test_any_model_is_measured_on_any_pictures(
     ] * (3 * own)
 
 
+@pytest.mark.filterwarnings("ignore:.*this file is code:UserWarning")
+def test_a_network_that_a_function_makes_is_measured_on_any_pictures(call: Any, tmp_path: Path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n"
+        "def make(num_classes, in_channels):\n"
+        "    pool = [nn.AdaptiveAvgPool2d(2), nn.Flatten()]\n"
+        "    return nn.Sequential(*pool, nn.Linear(4 * in_channels, num_classes))\n"
+    )
+    said = recipe(student={"python": f"{tmp_path}/net.py:make"})
+    folder = train(said, name="own", runs=tmp_path, shown=False).folder
+    answer = call("evaluate", folder, "--data", "digits", "--json")
+    assert answer.code == 0, answer.err
+    recorded = RunFolder(folder).read_record()["students"]["student"]
+    measured = json.loads(answer.out)["measured"]
+    assert measured["test"]["confusion"] == recorded["test"]["confusion"]
+    assert call("taps", folder, "resnet8", "--size", "8", "--channels", 1).code == 0
+
+
 def test_weights_for_a_network_that_is_known_by_name(inside: Path, call: Any):
     file = inside / "runs" / "student" / "student.safetensors"
     said = call("evaluate", f"{file}:resnet8", "--data", "digits")

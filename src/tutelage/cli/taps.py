@@ -14,7 +14,8 @@ from tutelage.cli.arguments import AsJson
 from tutelage.errors import CheckpointError, NetworkError, RecipeError, SettingError
 from tutelage.models import NETWORKS
 from tutelage.models.network import Network
-from tutelage.models.saved import Description, read_network
+from tutelage.models.saved import Description
+from tutelage.networks import open_student
 from tutelage.recipes.networks import NETWORK_KEYS, network_entry
 from tutelage.report.tables import align
 from tutelage.taps import Stage, pair_stages
@@ -107,7 +108,7 @@ def _network(said: str, what: str, spec: InputSpec, classes: int) -> Network:
         TutelageError: there is none.
     """
     if said not in NETWORKS and Path(said).is_dir():
-        return read_network(Path(said))[0]
+        return open_student(Path(said), what)[0]
     try:
         entry = network_entry(said)
     except PydanticCustomError as error:

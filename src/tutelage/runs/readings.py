@@ -20,8 +20,8 @@ from tutelage.evaluation.predictions import predict
 from tutelage.identity import pictures_of, weights_of
 from tutelage.models.checkpoints import load_into, parse, read_state
 from tutelage.models.network import Network
-from tutelage.models.saved import Description, load, read_network
-from tutelage.networks import make_teacher
+from tutelage.models.saved import Description, load
+from tutelage.networks import make_teacher, open_student
 from tutelage.recipes import parse_overrides, source_entry, validate
 from tutelage.records import RunFolder, write_json
 from tutelage.report.acceptance import Limits, accept
@@ -317,7 +317,7 @@ def _enter_own_reading(model: Path | str, source: Source, command: str) -> None:
 def _read_model(model: Path | str, source: Source) -> Network:
     path = Path(model)
     if path.exists() or ":" not in str(model):
-        return read_network(path)[0]
+        return open_student(path)[0]
     checkpoint, name = parse(str(model))
     height, width, channels = source.test.shape
     spec = InputSpec(height, width, channels, source.mean, source.std)
