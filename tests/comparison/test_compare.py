@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tutelage.build import build
 from tutelage.comparison import Comparison, compare
 from tutelage.comparison import outcome as outcome_module
 from tutelage.comparison import trials as trials_module
+from tutelage.comparison.jobs import Jobs
 from tutelage.comparison.spec import read_spec
 from tutelage.data.digits import digits
 from tutelage.data.loader import TrainLoader
@@ -1016,6 +1018,39 @@ def test_jobs_give_what_running_in_turn_gives(runs: Path, tmp_path: Path):
         assert {k: v for k, v in ours.items() if k not in timeless} == {
             k: v for k, v in theirs.items() if k not in timeless
         }
+
+
+def test_while_one_row_waits_for_its_tries_the_next_begins(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+):
+    queue: list[tuple[Future[Any], Any, Any]] = []
+    order: list[str] = []
+
+    def start(self: Jobs, function: Any, argument: Any) -> "Future[Any]":
+        order.append(f"begin {argument.kind} {argument.row}")
+        queue.append((Future(), function, argument))
+        return queue[-1][0]  # nothing runs before somebody waits
+
+    def run_oldest(unfinished: Any, **how: Any) -> None:
+        future, function, argument = queue.pop(0)
+        order.append(f"run {argument.kind} {argument.row}")
+        future.set_result(function(argument))
+
+    monkeypatch.setattr(Jobs, "start", start)
+    monkeypatch.setattr(sys.modules["tutelage.comparison.compare"], "wait", run_oldest)
+    rows = {
+        name: {"set": {"train.steps": steps}, "choose": {KEY: [1e-12, 0.05]}}
+        for name, steps in (("first", 20), ("second", 21))
+    }
+    done = run(spec(rows, seeds=[0]), runs, jobs=2)
+    assert order[:8] == [
+        *["begin try first"] * 2,
+        *["begin try second"] * 2,
+        *["run try first"] * 2,
+        "begin trial first",
+        "run try second",
+    ]
+    assert [row["chosen"][:20] for row in done.table()] == ["train.optimizer.lr 0"] * 2
 
 
 @pytest.mark.slow

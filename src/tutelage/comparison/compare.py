@@ -1,10 +1,11 @@
 """Runs a comparison: choices first, on validation; then every row with every seed."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tutelage.build import build
 from tutelage.comparison.board import Board, showing
@@ -28,6 +29,10 @@ from tutelage.runs.settling import caution, settle
 from tutelage.runs.surroundings import surroundings
 
 __all__ = ["Comparison", "compare"]
+
+_Made = TypeVar("_Made")
+_Steps = Generator[list[Started], None, _Made]
+"""Yields what it has begun and waits for; returns what it makes of that."""
 
 
 class Comparison(NamedTuple):
@@ -227,18 +232,59 @@ def _restamp(spec: Spec, trials: Trials) -> None:
 
 
 def _run(spec: Spec, trials: Trials) -> list[Line]:
-    """The lines of all trials and tries that the specification asks for."""
-    tries: list[Line] = []
-    started: list[Started] = []
+    """The lines of all trials and tries that the specification asks for.
+
+    While one row waits for what it has tried, the next begins.
+    """
+    tries: list[list[Line]] = []
+    started: list[list[Started]] = []
+    waiting: dict[_Steps[None], list[Started]] = {}
     for group in spec.groups():
         for row in spec.rows:
-            settings = _settings(spec, row, group, trials, tries)
-            started += [
-                trials.start("trial", row, settings, spec.recipe(settings, seed))
-                for seed in spec.seeds
-            ]
-    shown = (of_student(one.line(), spec.subnet(one.row)) for one in started)
-    return [*tries, *map(dict, shown)]
+            tries.append([])
+            started.append([])
+            steps = _begin_row(spec, row, group, trials, tries[-1], started[-1])
+            waiting[steps] = []
+    unfinished: list[Future[Line]] = []
+    while waiting or unfinished:
+        for steps in list(waiting):
+            while steps in waiting and all(one.future.done() for one in waiting[steps]):
+                awaited = next(steps, None)
+                if awaited is None:
+                    del waiting[steps]
+                else:
+                    waiting[steps] = awaited
+        begun = [one.future for row in (*waiting.values(), *started) for one in row]
+        for future in begun:
+            if future.done():
+                future.result()  # raises if it could not run; then all the others end, too
+        unfinished = [future for future in begun if not future.done()]
+        if unfinished:
+            wait(unfinished, return_when=FIRST_COMPLETED)
+    ends = (of_student(one.line(), spec.subnet(one.row)) for row in started for one in row)
+    found: list[Line] = []
+    for line in (*(line for row in tries for line in row), *map(dict, ends)):
+        if line["kind"] == "trial" or line not in found:  # rows that are alike share their tries
+            found.append(line)
+    return found
+
+
+def _begin_row(
+    spec: Spec,
+    row: str,
+    group: Mapping[str, Any],
+    trials: Trials,
+    tries: list[Line],
+    started: list[Started],
+) -> _Steps[None]:
+    """Begins a row's trials in a group, once it has made its choices.
+
+    Args:
+        tries, started: what was tried, and what was begun, is added to them.
+    """
+    settings = yield from _settings(spec, row, group, trials, tries)
+    for seed in spec.seeds:
+        started.append(trials.start("trial", row, settings, spec.recipe(settings, seed)))
 
 
 def _extras(spec: Spec) -> Extras:
@@ -249,7 +295,7 @@ def _extras(spec: Spec) -> Extras:
 
 def _settings(
     spec: Spec, name: str, group: Mapping[str, Any], trials: Trials, lines: list[Line]
-) -> dict[str, Any]:
+) -> _Steps[dict[str, Any]]:
     """A row's settings in a group, with what it and the rows that it is like choose.
 
     Keys are chosen one after the other: earlier ones at what was chosen, later ones at their first
@@ -259,10 +305,12 @@ def _settings(
         lines: the tries are added to them.
     """
     row = spec.rows[name]
-    settings = _settings(spec, row.like, group, trials, lines) if row.like else dict(group)
+    settings = dict(group)
+    if row.like:
+        settings = yield from _settings(spec, row.like, group, trials, lines)
     settings |= row.first()
     for key, values in row.choose.items():
-        settings[key] = _choose(spec, name, settings, key, values, trials, lines)
+        settings[key] = yield from _choose(spec, name, settings, key, values, trials, lines)
     return settings
 
 
@@ -274,17 +322,17 @@ def _choose(
     values: list[Any],
     trials: Trials,
     lines: list[Line],
-) -> Any:
+) -> _Steps[Any]:
     """The value that is best on validation, on the first seed; of equal ones the first."""
     every = [{**settings, key: value} for value in values]
     started = [
         trials.start("try", row, tried, spec.recipe(tried, spec.seeds[0])) for tried in every
     ]
+    yield started
     scores = []
     for one in started:
         line = dict(of_student(one.line(), spec.subnet(row)))
-        if line not in lines:
-            lines.append(line)
+        lines.append(line)
         scores.append(_validation(line) if works(line) else -1.0)
     if max(scores) < 0:
         raise RunError(
