@@ -132,6 +132,16 @@ def test_a_cosine_transform_without_rescaling_keeps_lengths(size: tuple[int, int
     assert dct_attention_loss(student, teacher, transform="dct2") != by_frequency
 
 
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_autocast_changes_no_digit(transform: Transform) -> None:
+    one, other = torch.rand(2, 3, 4, 8, 8)
+    alone = dct_attention_loss(one, other, transform=transform, rescale=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = dct_attention_loss(one, other, transform=transform, rescale=False)
+    assert found.dtype == torch.float32
+    assert found == alone
+
+
 def test_the_cosine_transform_is_orthonormal_and_finds_a_cosine() -> None:
     place = torch.arange(8, dtype=torch.float64)
     wave = torch.cos(math.pi * 3 * (place + 0.5) / 8).expand(1, 4, 8)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tutelage.errors import NetworkError, SettingError
+from tutelage.methods import geometric
 from tutelage.methods.geometric import (
     Distance,
     Geometric,
@@ -227,14 +228,21 @@ def test_gradient_is_finite_and_tame_at_the_edges(name: str, distance: str, what
         assert student.grad.eq(0).all()
 
 
-def test_points_that_coincide_do_not_make_a_neighborhood_of_no_width() -> None:
-    # Ten places of one direction each among two: without a least width this is in the thousands.
-    student = torch.eye(2).repeat_interleave(10, dim=0)[None].requires_grad_()
-    loss = soft_affinity_loss(student, points(10, 1, 20, 6).float(), neighbors=8)
+@DISTANCES
+@ALL
+@pytest.mark.parametrize("apart", [0.0, 1e-6, 1e-3])
+def test_points_that_coincide_do_not_make_a_neighborhood_of_no_width(
+    name: str, distance: str, apart: float
+) -> None:
+    # Ten places of about one direction each among two: without a least width in the thousands.
+    student = torch.eye(2).repeat_interleave(10, dim=0)[None] + apart * points(11, 1, 20, 2).float()
+    student.requires_grad_()
+    teacher = points(10, 1, 20, 6).float()
+    loss = LOSSES[name](student, teacher, neighbors=8, distance=distance)
     loss.backward()
-    assert loss < 10
+    assert loss < 20
     assert student.grad is not None
-    assert student.grad.abs().max() < 10
+    assert student.grad.abs().max() < 20
 
 
 def test_how_wide_the_whole_cloud_is_does_not_move_affinity() -> None:
@@ -428,10 +436,19 @@ def test_refuses_pictures_without_neighborhoods() -> None:
         made(locations=2)
     method = made((4, 1, 1), (5, 8, 8), pool="batch")
     assert method.needs.compares_samples
-    with pytest.raises(NetworkError, match=r"4 to 8192 in all, but these are 1 of 1 picture\(s\)"):
+    with pytest.raises(NetworkError, match=r"at least 4, but these are 1 of 1 picture\(s\)"):
         method(batch_of(1, (4, 1, 1), (5, 8, 8)))
-    with pytest.raises(NetworkError, match="9000 of 250"):
-        made(pool="batch", locations=36)(batch_of(250))
+
+
+@pytest.mark.parametrize("pool", ["image", "batch"])
+def test_refuses_more_distances_than_there_is_room_for(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(geometric, "MOST_DISTANCES", 4 * 16**2 if pool == "image" else 64**2)
+    method = made(pool=pool, locations=16)
+    method(batch_of(4))
+    with pytest.raises(NetworkError, match=r"holds at most [\d,]+ distances .* Lower locations or"):
+        method(batch_of(5))
 
 
 MEMORY = """
@@ -444,7 +461,7 @@ def peak():
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 torch.set_num_threads(1)
-method = Geometric(locations=256)
+method = Geometric(loss=LOSS, pool=POOL, locations=512 if POOL == "image" else 64)
 shape = ObservationShape(None, {"stage": (64, 56, 56)})
 method.build(Shapes(shape, (shape,), (Pair("stage", "stage"),)))
 student, teacher = torch.rand(2, 64, 64, 56, 56)
@@ -462,8 +479,11 @@ print(peak() - before)
 
 
 @pytest.mark.slow
+@ALL
+@pytest.mark.parametrize("pool", ["image", "batch"])
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
-def test_memory_stays_below_a_gigabyte_for_a_large_map() -> None:
-    command = [sys.executable, "-c", MEMORY]
+def test_memory_stays_below_a_gigabyte_for_a_large_map(name: str, pool: str) -> None:
+    said = MEMORY.replace("LOSS", repr(name)).replace("POOL", repr(pool))
+    command = [sys.executable, "-c", said]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert 50 < float(done.stdout) < 1024  # megabytes

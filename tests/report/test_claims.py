@@ -12,7 +12,7 @@ from tutelage.report.declared import late_claims
 from tutelage.report.metrics import METRICS, measured
 from tutelage.stats import holm_intervals, paired_interval, seeds_needed
 
-ROWS = ["kd", "label only", "long"]
+ROWS = ["kd", "label only", "label-only", "long"]
 Line = dict[str, Any]
 
 
@@ -41,6 +41,9 @@ def decided(text: str, **rows: dict[int, Line]) -> Finding:
         ("kd > label only on agreement", Claim("kd", "label only", "agreement")),
         ("kd < long on nll", Claim("kd", "long", "nll")),
         ("kd > best other on accuracy", Claim("kd", "best other", "accuracy")),
+        ("kd > label only - 0.5 on accuracy", Claim("kd", "label only", "accuracy", 0.5)),
+        ("kd < long + 2 on ece", Claim("kd", "long", "ece", 2.0)),
+        ("kd > label-only - 1 on focus", Claim("kd", "label-only", "focus", 1.0)),
     ],
 )
 def test_claims_are_read(text: str, claim: Claim):
@@ -59,6 +62,9 @@ def test_claims_are_read(text: str, claim: Claim):
         ("kd > kd on accuracy", "with itself"),
         ("kd > long on nll", "worse is better: nll is better the lower it is"),
         ("kd < long on accuracy", "worse is better: accuracy is better the higher"),
+        ("kd > long + 0.5 on accuracy", "margin on the wrong side"),
+        ("kd < long - 0.5 on nll", "margin on the wrong side"),
+        ("kd > long - half on accuracy", "'long - half'"),
     ],
 )
 def test_what_is_no_claim_is_refused(text: str, words: str):
@@ -78,6 +84,26 @@ def test_a_gain_by_hand():
     assert found.times_longer == 1.0
     assert found.sentence().startswith("shown: a > b on accuracy, by +10.0 (+7.5 … +12.5) points;")
     assert "3 seed(s)" in found.sentence()
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"), [(3, "shown"), (2, "not shown"), (0, "not shown"), (0.5, "not shown")]
+)
+def test_not_worse_by_more_than_a_margin(margin: float, said: str):
+    # Differences of -1, 0 and 1 points: 0 ± 4.303 · 1 / √3 = ± 2.48.
+    rows = {"a": row(0.69, 0.70, 0.71), "b": row(0.70, 0.70, 0.70)}
+    less = f" - {margin:g}" if margin else ""
+    found = decided(f"a > b{less} on accuracy", **rows)
+    assert found.verdict == said
+    assert found.interval == pytest.approx((0, -2.484, 2.484), abs=1e-3)
+    assert found.sentence().startswith(f"{said}: a > b{less} on accuracy, by +0.0 (-2.5 … +2.5)")
+
+
+def test_worse_by_more_than_the_margin_is_contradicted():
+    rows = {"a": row(0.60, 0.62, 0.64), "b": row(0.71, 0.72, 0.73)}
+    assert decided("a > b - 5 on accuracy", **rows).verdict == "contradicted"
+    assert decided("a > b - 12 on accuracy", **rows).verdict == "not shown"
+    assert decided("a > b - 20 on accuracy", **rows).verdict == "shown"
 
 
 def test_the_other_way_round_it_is_contradicted():
@@ -323,7 +349,8 @@ def test_other_test_pictures_widen_the_interval():
 def test_every_metric_is_found_where_records_hold_it():
     test = {"balanced": 0.5, "top5": 0.9, "calibration": {"ece": 0.1, "nll": 1.5, "brier": 0.3}}
     robust = {"corruptions": {"fog": [0.8, 0.6], "blur": [0.4, 0.2]}}
-    more = {"test": test, "agreement": 0.75, "robustness": robust}
+    alike = [{"cka": 0.9, "attention": value} for value in (0.25, None, 0.75)]
+    more = {"test": test, "agreement": 0.75, "robustness": robust, "similarity": alike}
     record = line(0.6, student=more)["record"]
     assert {name: measured(record, name) for name in METRICS} == pytest.approx(
         {
@@ -335,6 +362,7 @@ def test_every_metric_is_found_where_records_hold_it():
             "ece": 10,
             "nll": 1.5,
             "brier": 0.3,
+            "focus": 0.5,
             "seconds": 10,
         }
     )

@@ -125,7 +125,9 @@ def dct_2d(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
                  [0., 0.]]])
     """
     height, width = maps.shape[1:]
-    return _cosines(height, maps) @ maps @ _cosines(width, maps).T
+    # In bfloat16 lengths are kept to two digits, and it would be the one transform in it.
+    with torch.autocast(maps.device.type, enabled=False):
+        return _cosines(height, maps) @ maps @ _cosines(width, maps).T
 
 
 def _cosines(size: int, like: Tensor) -> Float[Tensor, "frequency place"]:

@@ -16,8 +16,9 @@ to p, s_p the mean of d² over them, p ≠ q, means over all p:
     contrast   − log [ Σ q in N_k of teacher exp(−d_pq / τ) / Σ q exp(−d_pq / τ) ]   d of student
     ratio      Σ q in N_k of teacher d_pq / Σ q in N_k of student d_pq  − 1          d of student
 
-k → `neighbors`, τ → `temperature`. s_p is at least a tenth of the mean of d² over all q. Lists of
-neighbors are constants for the gradient; it flows through s_p (Source). One term per pair of taps,
+k → `neighbors`, τ → `temperature`. s_p is at least a tenth of the mean of d² over all q, and what
+ratio divides its excess by at least a tenth of k times the mean of d. Lists of neighbors are
+constants for the gradient; it flows through s_p (Source). One term per pair of taps,
 `geometry/<student tap>`: its mean over the points of a picture, and over pictures. A point that is
 zero in either network has no direction and is left out.
 
@@ -43,8 +44,9 @@ Channels may differ. No labels, no classes in common. Index and view of each sam
 
 No parameters. Per pair the distances between `locations` points, squared, for each picture (batch:
 for all of them together): 256 points at batch 64 are 4.2 million numbers, of which about ten copies
-are held between forward and backward (a test keeps this below a gigabyte for maps of 56×56).
-Nothing at inference.
+are held between forward and backward. More than 16.8 million are refused, which is 512 points at
+batch 64, or 4,096 of a batch together (tests keep all losses below a gigabyte there, for maps of
+56×56). Nothing at inference.
 
 ## When to use it, when not
 
@@ -59,21 +61,25 @@ the same maps once more.
 
 ## Source
 
-I. Theodorakopoulos, F. Fotopoulou, G. Economou: Local Manifold Regularization for Knowledge
-Transfer in Convolutional Neural Networks, Information 12(8):333, 2021, doi:10.3390/info12080333, of
-which only the abstract could be read: local activations, losses inspired by manifold-to-manifold
-distances, neighborhoods without a constraint on dimension, at corresponding layers, alone and with
-KD. **Differences**: every formula is reconstructed. affinity is t-SNE's, with a width of its own
-for each point; near it lies PKT (Passalis and Tefas, 2018). contrast is near Contrastive
-Neighborhood Alignment (arXiv:2201.01922). ratio is the manifold-to-manifold reading: how much
-longer the student's way along the teacher's neighbors is than along its own. k, τ, the least
-width, locations and layers are ours. Where s_p is a constant for the gradient, as it may
-be read, neighborhoods can tighten until they coincide; so the gradient flows through it.
+I. Theodorakopoulos, F. Fotopoulou, G. Economou: Geometric Regularization of Local Activations for
+Knowledge Transfer in Convolutional Neural Networks, Information 12(8):333, 2021,
+doi:10.3390/info12080333, of which only the abstract could be read: local activations, losses
+inspired by manifold-to-manifold distances, neighborhoods without a constraint on dimension, at
+corresponding layers, alone and with KD. **Differences**: every formula is reconstructed. affinity
+is t-SNE's, with a width of its own for each point; near it lies PKT (Passalis and Tefas, 2018).
+contrast is near Contrastive Neighborhood Alignment (arXiv:2201.01922). ratio is the
+manifold-to-manifold reading: how much longer the student's way along the teacher's neighbors is
+than along its own. k, τ, the least widths, locations and layers are ours. Where s_p is a constant
+for the gradient, as it may be read, neighborhoods can tighten until they coincide; so the gradient
+flows through it.
 
 ## Evidence
 
-The paper claims that with half of CIFAR-10 its combined scheme generalizes as all of it does
-without. With this package: not yet measured.
+The paper: "a combined regularization scheme can achieve the same generalization as a
+non-regularized training with 50% of the data in the CIFAR-10 classification task". The 50 % may
+belong to the combined scheme, which then does with half the data what plain training does with all
+of it, or to the plain training beside it. The first is the likelier reading, and the one that
+benchmarks/limited.yaml tests. With this package: not yet measured.
 """
 
 from collections.abc import Iterable, Iterator
@@ -116,14 +122,14 @@ FAR = 1e9
 """Stands for the squared distance to what is no neighbor: beyond all others, and still a number."""
 
 NARROWEST = 0.1
-"""Of the mean squared distance to all: no soft neighborhood is narrower, however near the nearest
-are. Else a divergence is in the thousands wherever some points coincide."""
+"""Of the mean distance to all (affinity: squared): no neighborhood counts as narrower, however near
+the nearest are. Else losses are in the thousands wherever some points coincide."""
 
 MEASURED = 64
 """Pictures whose points are compared with each other where preservation is measured."""
 
-MOST_POINTS = 8192
-"""That are compared with each other: their distances fill a quarter of a gigabyte."""
+MOST_DISTANCES = 2**24
+"""Of a pair of taps: a network's fill 67 megabytes, and about ten copies are held."""
 
 
 def local_features(
@@ -242,9 +248,14 @@ def soft_affinity_loss(
 def _width(squared: Tensor, nearest: Tensor, found: Tensor) -> Float[Tensor, "g p 1"]:
     """Mean squared distance to the nearest points, for each point."""
     near = (squared.gather(2, nearest) * found).sum(dim=2) / found.sum(dim=2).clamp(min=1)
-    allowed = squared < FAR
-    spread = (squared * allowed).sum(dim=2) / allowed.sum(dim=2).clamp(min=1)
+    spread = _over_allowed(squared, squared)
     return torch.maximum(near, NARROWEST * spread).clamp_min(TINY)[:, :, None]
+
+
+def _over_allowed(each: Tensor, squared: Tensor) -> Float[Tensor, "g p"]:
+    """Mean over all that may be neighbors, for each point."""
+    allowed = squared < FAR
+    return (each * allowed).sum(dim=2) / allowed.sum(dim=2).clamp(min=1)
 
 
 def neighborhood_contrast_loss(
@@ -302,10 +313,12 @@ def neighborhood_ratio_loss(
         tensor(1.1667)
     """
     own, others = _clouds(student, teacher, neighbors, distance)
-    lengths = _lengths(own.squared)
+    lengths, count = _lengths(own.squared), own.found.sum(dim=2)
     along = (lengths.gather(2, others.nearest) * others.found).sum(dim=2)
     least = (lengths.gather(2, own.nearest) * own.found).sum(dim=2)
-    return _mean((along + TINY) / (least + TINY) - 1, others.found[:, :, 0])
+    narrow = NARROWEST * count * _over_allowed(lengths, own.squared)
+    each = (along - least) / torch.maximum(least, narrow).clamp_min(TINY)
+    return _mean(each, others.found[:, :, 0])
 
 
 def neighborhood_preservation(
@@ -393,6 +406,7 @@ class Geometric(Method):
         """One term per pair, `geometry/<student tap>`."""
         terms = {}
         for pair, points_s, points_t in self._points(batch):
+            _require_room(points_s, self.pool)
             near: dict[str, Any] = {"neighbors": self.neighbors, "distance": self.distance}
             if self.loss == "affinity":
                 term = soft_affinity_loss(points_s, points_t, **near)
@@ -421,16 +435,14 @@ class Geometric(Method):
         return Findings({"preservation": {tap: value / count for tap, value in total.items()}})
 
     def _groups(self, batches: Iterable[TransferBatch]) -> Iterator[TransferBatch]:
-        """The batches; with `pool: batch` in groups, whatever the size of held-out batches."""
+        """The batches in parts, with `pool: batch` of equal size and at least 4 pictures."""
         for batch in batches:
-            if self.pool == "image":
-                yield batch
-                continue
             size = len(batch.has_label)
             step = min(size, MEASURED)
-            if step < 4:
+            if self.pool == "batch" and step < 4:
                 continue
-            for first in range(0, size - step + 1, step):
+            last = size - step if self.pool == "batch" else size - 1
+            for first in range(0, last + 1, step):
                 part = slice(first, first + step)
                 yield pytree.tree_map(
                     lambda leaf, part=part: leaf[part] if isinstance(leaf, Tensor) else leaf, batch
@@ -444,8 +456,8 @@ class Geometric(Method):
             places = self._chosen(batch, pair, maps_s)
             points_s, points_t = local_features(maps_s, places), local_features(maps_t, places)
             if self.pool == "batch":
+                _require_group(maps_s, points_s)
                 points_s, points_t = points_s.flatten(0, 1)[None], points_t.flatten(0, 1)[None]
-                _require_group(len(maps_s), points_s.shape[1])
             yield pair, points_s, points_t
 
     def _chosen(
@@ -471,10 +483,20 @@ def _grid(height: int, width: int, most: int, device: torch.device) -> Int64[Ten
     return (rows[:, None] * width + columns).flatten()
 
 
-def _require_group(num_pictures: int, num_points: int) -> None:
-    if num_pictures < 2 or not 4 <= num_points <= MOST_POINTS:
+def _require_group(maps: Float[Tensor, "n c h w"], points: Float[Tensor, "n l c"]) -> None:
+    if len(maps) < 2 or points[:, :, 0].numel() < 4:
         raise NetworkError(
-            "geometric with pool: batch compares points of several pictures with each other, 4 to "
-            f"{MOST_POINTS} in all, but these are {num_points} of {num_pictures} picture(s). "
-            "Change the batch size or locations, or set pool: image."
+            "geometric with pool: batch compares points of several pictures with each other, at "
+            f"least 4, but these are {points[:, :, 0].numel()} of {len(maps)} picture(s). Change "
+            "the batch size or locations, or set pool: image."
+        )
+
+
+def _require_room(points: Float[Tensor, "g p c"], pool: Pool) -> None:
+    groups, size = points.shape[:2]
+    if groups * size**2 > MOST_DISTANCES:
+        whose = f"each of {groups} pictures" if pool == "image" else "a batch"
+        raise NetworkError(
+            f"geometric holds at most {MOST_DISTANCES:,} distances at a time, but {size} points of "
+            f"{whose} have {groups * size**2:,}. Lower locations or the batch size."
         )

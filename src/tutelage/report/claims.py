@@ -53,28 +53,34 @@ BEST_OTHER = "best other"
 EQUAL_TIME = 1.02
 """So many times the other's training time still count as the same: clocks differ by that much."""
 
-_FORM = re.compile(r"(?P<better>.+?) (?P<sign>[<>]) (?P<other>.+?) on (?P<metric>\w+)")
+_FORM = re.compile(
+    r"(?P<better>.+?) (?P<sign>[<>]) (?P<other>.+?)"
+    r"(?: (?P<way>[-+]) (?P<margin>\d+(?:\.\d+)?))? on (?P<metric>\w+)"
+)
 
 
 class Claim(NamedTuple):
-    """One row is better than another.
+    """One row is better than another, or not worse by more than a margin.
 
     Attributes:
         better, other: rows; `other` may be "best other".
         metric: of `METRICS`.
+        margin: in the metric's unit, 0 or more.
     """
 
     better: str
     other: str
     metric: str
+    margin: float = 0.0
 
     def __str__(self) -> str:
-        sign = ">" if METRICS[self.metric].higher_is_better else "<"
-        return f"{self.better} {sign} {self.other} on {self.metric}"
+        sign, way = (">", "-") if METRICS[self.metric].higher_is_better else ("<", "+")
+        less = f" {way} {self.margin:g}" if self.margin else ""
+        return f"{self.better} {sign} {self.other}{less} on {self.metric}"
 
 
 def parse_claim(text: str, rows: Iterable[str]) -> Claim:
-    """Reads `A > B on METRIC`; `<` where less is better.
+    """Reads `A > B on METRIC`, or with a margin `A > B - 0.5 on METRIC`; `<` where less is better.
 
     Raises:
         RecipeError: it has another form, names what is not there, or claims that worse is better.
@@ -98,7 +104,12 @@ def parse_claim(text: str, rows: Iterable[str]) -> Claim:
             f"The claim {text!r} says that worse is better: {metric} is better the {way} it is. "
             "Turn the sign, or the rows."
         )
-    return Claim(better, other, metric)
+    if form["way"] and (form["way"] == "-") != METRICS[metric].higher_is_better:
+        raise RecipeError(
+            f"The claim {text!r} has its margin on the wrong side. Write `A > B - 0.5`: A may be "
+            "worse by so much; where less is better, `A < B + 0.5`."
+        )
+    return Claim(better, other, metric, float(form["margin"] or 0))
 
 
 class Finding(NamedTuple):
@@ -111,7 +122,8 @@ class Finding(NamedTuple):
             (the other row was trained for less time) or "declared late".
         seeds: how many pairs.
         interval: of the mean paired difference in favor of the claim, corrected for all claims of
-            the table, in the metric's unit; None below three seeds.
+            the table, in the metric's unit; None below three seeds. A claim with a margin is shown
+            if it lies above the margin's negative, and contradicted if below.
         two_level: with other test pictures too; None unless the metric is accuracy and which
             pictures were right is in the lines, and of folds, which are of other pictures already.
         p_value: of the sign-flip test; None below six seeds, and of folds, which are no
@@ -236,7 +248,10 @@ def _of_both(claim: Claim, trials: Trials) -> list[Line]:
 
 
 def _pairs(claim: Claim, trials: Trials) -> tuple[list[float], list[float]] | None:
-    """Values in favor of the claim and against it, seed by seed; None if one is missing."""
+    """Values in favor of the claim, its margin added, and against it, seed by seed.
+
+    None if one is missing.
+    """
     columns: list[list[float]] = []
     seeds = _shared(claim, trials)
     both = _of_both(claim, trials)
@@ -253,7 +268,8 @@ def _pairs(claim: Claim, trials: Trials) -> tuple[list[float], list[float]] | No
             return None
         columns.append(known)
     better, other = columns
-    return (better, other) if METRICS[claim.metric].higher_is_better else (other, better)
+    own, held = (better, other) if METRICS[claim.metric].higher_is_better else (other, better)
+    return [value + claim.margin for value in own], held
 
 
 def _finding(
@@ -271,6 +287,8 @@ def _finding(
         why = _why_none(claim, _of_both(claim, trials))
         return Finding(str(claim), why, len(seeds), None, None, None, None, None)
     said = verdict([interval])
+    if interval is not None:
+        interval = Interval(*(value - claim.margin for value in interval))
     times = times_longer(trials[claim.better], trials[claim.other])
     if claim.metric != "seconds" and times > EQUAL_TIME and said == "shown":
         said = "at unequal time"

@@ -8,7 +8,7 @@ from tutelage.report.metrics import METRICS
 
 __all__ = ["AVERAGED", "Table"]
 
-AVERAGED = ("balanced", "agreement", "ece", "corrupted")
+AVERAGED = ("balanced", "agreement", "ece", "corrupted", "focus")
 """Metrics that have a column of their own beside accuracy, where they were measured."""
 
 

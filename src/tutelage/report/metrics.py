@@ -38,9 +38,11 @@ METRICS: dict[str, Metric] = {
         "NLL", "nats", ("test", "calibration", "nll"), higher_is_better=False, decimals=3
     ),
     "brier": Metric("Brier", "", ("test", "calibration", "brier"), 1, False, 3),
+    "focus": Metric("attention correlation", "", ("similarity", "attention"), decimals=2),
     "seconds": Metric("wall time s", "s", ("record", "seconds"), 1, False, 0),
 }
-"""Name in claims → metric. "corrupted" is the mean over all corruptions and severities."""
+"""Name in claims → metric. "corrupted" is the mean over all corruptions and severities; "focus", over
+pairs of stages, of the correlation of student's and teacher's attention maps."""
 
 
 def measured(record: Mapping[str, Any], name: str) -> float | None:
@@ -58,7 +60,11 @@ def measured_of(network: Mapping[str, Any], name: str) -> float | None:
 
 def _at(value: Any, path: Sequence[str], metric: Metric) -> float | None:
     for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, list):  # one entry for each pair of stages
+            known = [one[key] for one in value if one.get(key) is not None]
+            value = fmean(known) if known else None
+        else:
+            value = value.get(key) if isinstance(value, Mapping) else None
         if value is None:
             return None
     if isinstance(value, Mapping):
