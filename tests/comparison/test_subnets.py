@@ -60,6 +60,8 @@ def test_a_row_shows_its_sub_net_and_trains_nothing_of_its_own(done: Comparison)
         took = [line["record"]["seconds"] for line in lines if line["row"] == "deep"]
         assert table[row]["seconds"] == pytest.approx(share * sum(took) / 2)
     assert "deep-small: sub-nets." in done.text()
+    took = [line["record"]["seconds"] for line in lines if line["row"] == "deep"]
+    assert f"All depths together: deep {sum(took) / 2:.0f} s." in done.text()
     assert table["deep-small"]["macs"] == table["alone"]["macs"] < table["deep"]["macs"]
     (finding,) = done.findings()
     assert finding.claim == "deep-small > alone on accuracy"

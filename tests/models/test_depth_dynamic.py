@@ -110,6 +110,19 @@ def test_what_is_taken_out_answers_the_same_and_holds_nothing_else(
         }
 
 
+@NORMS
+def test_a_depth_runs_its_own_layers_and_no_others(norms: Norms) -> None:
+    network = DepthDynamic(cifar_resnet(20, 4), {"14": 2, "8": 1}, norms=norms).eval()
+    called: list[nn.Module] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda module, *_: called.append(module))
+    for name, depth in (("8", 8), ("14", 14), ("full", 20), ("8", 8)):
+        called.clear()
+        network.use(name)(images())
+        assert len(called) == depth  # all layers with weights, the linear one among them
+
+
 def test_a_sub_net_of_a_cifar_resnet_loads_into_the_network_of_its_depth() -> None:
     network = trained(DepthDynamic(cifar_resnet(20, 4), {"14": 2, "8": 1}))
     for name, depth in (("14", 14), ("8", 8), ("full", 20)):

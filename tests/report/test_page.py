@@ -516,10 +516,14 @@ def test_one_run_is_told_from_its_record(tmp_path: Path):
 def test_one_run_of_several_depths_is_one_run(tmp_path: Path):
     deep = record(0.7)
     deep["students"]["small"] = deep["students"]["student"] | {"test_accuracy": 0.61}
+    deep["depths"] = {"own_parameters": 1234}
     lines = [line | {"supervised/small": 1.5, "supervised/tiny": 2.5} for line in metrics()]
     page = Page(make_page(read_source([write_run(tmp_path / "run", deep, lines)])))
     assert "The student reaches 70.0 % on test in one run" in page.text
-    assert "; of its sub-nets small 61.0 %." in page.text
+    assert (
+        "; of its sub-nets small 61.0 %, for which it holds 1,234 parameters more, of norms of "
+        "their own."
+    ) in page.text
     assert "side by side" not in page.text
     assert "Supervised terms of sub-nets" in page.text
 

@@ -1,10 +1,12 @@
 """Runs of a network with sub-nets: what their records say, and what can be taken out."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from tiny import distilled, recipe
@@ -207,6 +209,13 @@ def test_a_sub_net_leaves_alone(deep: Path, tmp_path: Path) -> None:
     assert entry["macs"] == record["students"]["8"]["macs"]
     accuracy = record["students"]["8"]["test_accuracy"]
     assert entry["parity"]["accuracy"] == {"network": accuracy, "exported": accuracy}
+    file = onnx.load(made.file)
+    numbers = sum(math.prod(one.dims) for one in file.graph.initializer)
+    whole, alone = (
+        sum(value.numel() for value in tutelage.load(deep, subnet=name).state_dict().values())
+        for name in ("full", "8")
+    )
+    assert numbers <= alone + 100 < whole / 2  # with a few constants; nothing of the rest
     images = torch.rand(3, 1, 8, 8)
     with torch.no_grad():
         theirs = open_model(made.file).network(images)

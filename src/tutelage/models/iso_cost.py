@@ -4,9 +4,13 @@ A convolution's cost grows with the product of its widths, so at half the width 
 blocks cost the same. These ladders find the depths; costs are multiply-accumulates (MACs) of
 convolutions and of the linear layer, as `evaluation.cost.macs` counts them.
 
-The idea of a narrow-deep student is that of X. Zhou, Y. Wang, B. Li, Neural Processing Letters
-2024, doi:10.1007/s11063-024-11646-5, of which the abstract could be read; widths and depths are
-ours.
+The idea of a narrow-deep student is that of Y. Zhou, Z. Wang, J. Li: Knowledge Distillation Based
+on Narrow-Deep Networks, Neural Processing Letters 2024, doi:10.1007/s11063-024-11646-5, of which
+the abstract could be read: wide nets have "a high risk of overfitting"; an unmodified, a wide and a
+narrow-deep ResNet learn a teacher's output; the narrow-deep one has "about the same accuracy rate
+as a large model, while dramatically shrinking the response time". Widths, depths and equal cost are
+ours. Of its data sets, CIFAR-100 and Pascal VOC, only the first is meant to be shown here
+(benchmarks/narrow-deep.yaml): not yet measured.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -251,14 +251,21 @@ def _chosen(
     for key, values in choose.items():
         del undecided[key]
         scores = [
-            f"{value}: {_score(line)}"
+            f"{_in_words(value)}: {_score(line)}"
             for value in values
             for line in tries
             if line["settings"] == {**settings, **undecided, key: value}
         ]
         if scores:
-            said.append(f"{key} {settings[key]} of ({', '.join(scores)})")
+            said.append(f"{key} {_in_words(settings[key])} of ({', '.join(scores)})")
     return said
+
+
+def _in_words(value: Any) -> str:
+    """A setting as a recipe has it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_in_words(one)}" for key, one in value.items()) + "}"
+    return str(value)
 
 
 def _score(line: Line) -> str:

@@ -140,6 +140,7 @@ def of_student(line: Line, subnet: str | None) -> Line:
     if len(students) > 1:
         share = student["macs"] / sum(entry["macs"] for entry in students.values())
         own["seconds"] = share * line["record"]["seconds"]
+        own["seconds_of_all_depths"] = line["record"]["seconds"]
     return {**line, "record": {**line["record"], **own}}
 
 

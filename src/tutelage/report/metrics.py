@@ -41,8 +41,8 @@ METRICS: dict[str, Metric] = {
     "focus": Metric("attention correlation", "", ("similarity", "attention"), decimals=2),
     "seconds": Metric("wall time s", "s", ("record", "seconds"), 1, False, 0),
 }
-"""Name in claims → metric. "corrupted" is the mean over all corruptions and severities; "focus", over
-pairs of stages, of the correlation of student's and teacher's attention maps."""
+"""Name in claims → metric. "corrupted" is the mean over all corruptions and severities; "focus" is
+the correlation of student's and teacher's attention maps, mean over pairs of stages."""
 
 
 def measured(record: Mapping[str, Any], name: str) -> float | None:

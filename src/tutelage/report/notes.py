@@ -44,14 +44,21 @@ def _on_folds(trials: Trials, chosen: Mapping[str, Sequence[str]]) -> list[str]:
     return said
 
 
-def _depths(spec: Mapping[str, Any]) -> list[str]:
+def _depths(spec: Mapping[str, Any], trials: Trials) -> list[str]:
     """How the wall time of rows that are depths of one run is to be read."""
     rows = [name for name in spec["rows"] if subnet_of(spec["rows"], name)]
     if not rows:
         return []
+    took = []
+    for name, own in trials.items():
+        records = [line["record"] for line in own.values()]
+        whole = [one["seconds_of_all_depths"] for one in records if "seconds_of_all_depths" in one]
+        if name not in rows and whole:
+            took.append(f"{name} {fmean(whole):.0f} s")
     return [
         f"{', '.join(rows)}: sub-nets. A run that trains several depths takes its wall time for "
         "all of them; each shows a share of it, in proportion to its MACs."
+        + (f" All depths together: {', '.join(took)}." if took else "")
     ]
 
 
@@ -92,7 +99,7 @@ def notes(
     said += [_on_tuning(name, found) for name, found in spec.get("tuned", {}).items()]
     if spec["controls"] != "none":
         said += _on_controls(spec["controls"], trials, rows)
-    said += _depths(spec)
+    said += _depths(spec, trials)
     said += _on_fit(trials)
     said += _on_latencies(trials, timed)
     said += _on_data(trials)

@@ -321,6 +321,8 @@ def _of_runs(view: View, source: Runs) -> str:
         reached = [percent(mean(one, f"{split}_accuracy")) for one in subnets]
         shares = [f"{name} {share}" for name, share in zip(names, reached, strict=True)]
         said += f"; of its sub-nets {' and '.join(shares)}"
+        if own := record.get("depths", {}).get("own_parameters"):
+            said += f", for which it holds {own:,} parameters more, of norms of their own"
     if answers := record.get("accepted"):
         limits = ", ".join(f"{key} {value}" for key, value in answers[-1]["limits"].items())
         who = f"its sub-net {answers[-1]['subnet']}" if "subnet" in answers[-1] else "it"
