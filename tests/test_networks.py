@@ -171,6 +171,23 @@ def test_of_a_pretrained_student_the_drawn_head_is_no_part_of_what_it_is(
     assert one.content["student"] == other.content["student"]
 
 
+def test_a_pretrained_teacher_of_other_classes_is_the_same_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def fill(model: nn.Module, **_: Any) -> None:
+        for name, weight in model.named_parameters():
+            if not name.startswith("fc."):
+                nn.init.constant_(weight, 0.125)
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", fill)
+    entry = {"name": "resnet10t", "pretrained": True, "channels": 3, "size": 32}
+    asked = recipe(
+        teacher=entry | {"class_map": "none"}, methods={"attention_transfer": {"weight": 1}}
+    )
+    one, other = (built(asked | {"seed": seed}) for seed in (0, 1))
+    assert one.content["teacher"] == other.content["teacher"]
+
+
 def test_timms_version_is_part_of_a_run_that_has_a_network_from_there():
     ours, theirs = recipe(), recipe(student={"name": "resnet10t", "channels": 3, "size": 32})
     assert "timm" not in parts(ours)["versions"]

@@ -223,6 +223,11 @@ def test_what_is_no_override_is_refused(text: str, tmp_path: Path):
         ({"task_weight": {"a": 1}}, ["task_weight", "number or a schedule", "{'a': 1}"]),
         ({"student": ":resnet8"}, ["student", "FILE:NAME", "':resnet8'"]),
         ({"teacher": "x:"}, ["teacher", "FILE:NAME", "'x:'"]),
+        ({"student": {"name": ["a:b"]}}, ["student"]),
+        (
+            {"student": {"name": "a.pt:resnet8", "checkpoint": "b.pt"}},
+            ["'a.pt:resnet8' names a file with weights, and so does checkpoint"],
+        ),
         ({"task": {"smoothing": 0.1}}, ["'smoothing'", "label_smoothing"]),
         ({"task": 3}, ["task must be a mapping"]),
         ({"taps": ["layer1"]}, ["list of pairs"]),

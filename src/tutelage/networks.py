@@ -188,7 +188,9 @@ def open_student(place: Path, what: str = "student") -> tuple[Network, Descripti
 
 def _by_function(folder: Path, what: str) -> tuple[Network, Description] | None:
     """The student of a run whose recipe names a function that makes it; None of others."""
-    place = RunFolder(folder)
+    place = RunFolder(folder.parent if folder.is_file() else folder)
+    if folder.is_file() and place.student != folder:
+        return None
     if not place.recipe.is_file() or not place.student.is_file():
         return None
     made = read_recipe(place.recipe).student or {}
@@ -272,7 +274,8 @@ def _teacher(entry: Mapping[str, Any], source: Source, *, partly: bool) -> Netwo
         )
     names = _names(entry.get("classes"))
     known = entry["classes"] if isinstance(entry.get("classes"), int) else len(names) or None
-    network = _make(entry, _describe(source, entry, known), "teacher")
+    with rng.part(0, "teacher"):  # for a head that no weights are fetched for
+        network = _make(entry, _describe(source, entry, known), "teacher")
     number = known or len(source.classes)
     return _with_classes(network, entry, names, number, source, partly=partly)
 

@@ -14,11 +14,14 @@ from tiny import distilled, recipe, train_teacher
 
 from tutelage.cli.main import main
 from tutelage.comparison import Comparison, compare
+from tutelage.comparison.folds import require_folds
 from tutelage.data.digits import digits
-from tutelage.errors import RecipeError
+from tutelage.errors import RecipeError, RunError
+from tutelage.recipes import validate
 from tutelage.records import read_lines
 from tutelage.report.networks import networks_of
 from tutelage.report.sources import read_source
+from tutelage.runs.caching import cache
 
 
 @pytest.fixture
@@ -133,6 +136,9 @@ def test_folds_that_are_none_are_refused(runs: Path, tmp_path: Path):
     with pytest.raises(RecipeError, match=r"says '.*fold-{seed}.npz', and .* Say `folds: true`"):
         run(spec({"narrow": {}}, named) | {"folds": False}, runs)
     other = {"data.source": {"name": "arrays", "path": str(tmp_path / "fold-0.npz")}}
+    chosen = {"choose": {"data.source.path": [named, str(tmp_path / "fold-1.npz")]}}
+    with pytest.raises(RecipeError, match=r"of narrow is .* at every seed"):
+        run(spec({"narrow": chosen}, named), runs)
     mixed = spec({"narrow": {}, "other": {"set": other}}, named)
     with pytest.raises(RecipeError, match=r"of other is .* at every seed"):
         run(mixed, runs)
@@ -140,6 +146,34 @@ def test_folds_that_are_none_are_refused(runs: Path, tmp_path: Path):
     with pytest.raises(RecipeError, match="599 of 599 test pictures of seed 2 are"):
         run(spec({"narrow": {}}, named), runs)
     assert not (runs / "tiny" / "trials.jsonl").exists()
+
+
+def test_a_few_copies_in_other_folds_are_no_other_folds(tmp_path: Path):
+    draw = np.random.default_rng(0)
+    pictures = draw.integers(0, 255, (60, 8, 8, 1), dtype=np.uint8)
+    labels = np.arange(60) % 10
+    recipes: dict[int, Any] = {}
+
+    def write(number: int, tested: list[int]) -> None:
+        rest = [one for one in range(60) if one not in tested]
+        parts = {"train": rest, "test": tested}
+        arrays: dict[str, Any] = {f"{name}_images": pictures[own] for name, own in parts.items()}
+        arrays |= {f"{name}_labels": labels[own] for name, own in parts.items()}
+        np.savez(tmp_path / f"{number}.npz", **arrays)
+        value = recipe()
+        path = str(tmp_path / f"{number}.npz")
+        value["data"] = value["data"] | {"source": {"name": "arrays", "path": path}}
+        recipes[number] = validate(value, "recipe")
+
+    for number in range(3):  # each has three pictures of the one before it
+        write(number, [*range(20 * number, 20 * number + 20), *range(20 * number - 3, 20 * number)])
+    require_folds(recipes)
+    write(3, [0, 1, 2, 20, 21, 22, 40, 41, 42])  # three of each of them
+    require_folds(recipes)
+    write(4, [0, 1, 2, 3])
+    del recipes[3]
+    with pytest.raises(RecipeError, match=r"4 of 4 test pictures of seed 4 .* by seed 0, too"):
+        require_folds(recipes)
 
 
 def test_folds_at_each_value_of_an_axis(runs: Path, tmp_path: Path):
@@ -161,6 +195,20 @@ def test_a_store_alone_has_no_maps_to_be_compared(runs: Path, tmp_path: Path):
     asked = {"schema": 1, "name": "x", "base": base, "seeds": [0], "controls": "none"}
     with pytest.raises(RecipeError, match=r"kd names a store alone\. Name the teacher beside"):
         run(asked | {"rows": {"kd": {}}, "evaluate": {"similarity": True}}, runs)
+
+
+def test_a_teacher_that_is_gone_is_missed_before_anything_runs(runs: Path, tmp_path: Path):
+    teacher = train_teacher(tmp_path)
+    base = distilled(teacher, steps=60, batch_size=100)
+    store = tmp_path / "store"
+    base["data"] = base["data"] | {"num_views": 2}
+    cache(validate(base, "recipe"), store, shown=False)
+    base["teacher"] = base["teacher"] | {"cache": str(store)}
+    asked = {"schema": 1, "name": "tiny", "base": base, "seeds": [0], "controls": "none"}
+    (teacher / "student.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(RunError, match=r"maps of the teacher of kd, whose weights are not in"):
+        run(asked | {"rows": {"kd": {}}, "evaluate": {"similarity": True}}, runs)
+    assert not (runs / "tiny" / "trials.jsonl").exists()
 
 
 def test_lists_of_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tutelage.errors import NoEffectWarning
 from tutelage.models import create
+from tutelage.models.class_map import Strange
 from tutelage.models.fusing import executed_batch_norms, fuse
 from tutelage.models.network import Network
 from tutelage.taps import evaluating
@@ -272,7 +273,8 @@ def test_a_network_without_norms_says_so():
         fuse(Network(nn.Sequential(nn.Conv2d(4, 4, 3)), SMALL))
 
 
-def test_a_copy_that_answers_otherwise_is_thrown_away():
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_copy_that_answers_otherwise_is_thrown_away(mapped: bool):
     class Aware(nn.Module):
         """Looks whether somebody has changed it."""
 
@@ -284,7 +286,8 @@ def test_a_copy_that_answers_otherwise_is_thrown_away():
             last = self.body.get_submodule("1")
             return self.body(maps) * (1 if isinstance(last, nn.BatchNorm2d) else 2)
 
-    network = Network(Aware(), SMALL)
+    strange = Strange(3) if mapped else None  # which leaves nothing of the answers
+    network = Network(Aware(), SMALL, class_map=strange)
     with pytest.warns(NoEffectWarning, match="folded, the network answers otherwise"):
         assert fuse(network).network is network
 

@@ -191,6 +191,13 @@ def test_what_different_code_measured_decides_nothing():
     assert decided("a < b on seconds", **rows).interval is not None
 
 
+def test_a_row_may_be_called_as_a_margin_is_written():
+    rows = ["a", "b", "b - 1"]
+    assert parse_claim("a > b - 1 on accuracy", rows) == Claim("a", "b - 1", "accuracy")
+    assert parse_claim("a > b - 1 - 2 on accuracy", rows) == Claim("a", "b - 1", "accuracy", 2.0)
+    assert parse_claim("a > b - 2 on accuracy", rows) == Claim("a", "b", "accuracy", 2.0)
+
+
 # When it was made
 
 
@@ -367,3 +374,12 @@ def test_every_metric_is_found_where_records_hold_it():
         }
     )
     assert {measured(line(0.6)["record"], name) for name in METRICS} == {60.0, 10.0, None}
+
+
+def test_a_claim_is_late_however_its_margin_is_written():
+    text = "a > b - 0.50 on accuracy"
+    late = late_claims(entries([], "a", [text], "b"))
+    assert late == {"a > b - 0.5 on accuracy": 1}
+    rows = {"a": row(0.71, 0.72, 0.73), "b": row(0.60, 0.62, 0.64)}
+    (found,) = decide([(parse_claim(text, rows), rows)], late=late)
+    assert (found.verdict, found.late) == ("declared late", 1)

@@ -272,8 +272,12 @@ def test_the_teacher_that_a_store_has_asked_is_compared_with(
     run = train(value, runs=tmp_path, name="run", shown=False).folder
     found = []
     for folder in (run, live):
-        record = evaluate(folder, with_test=True, extras=Extras(similarity=True))["record"]
+        extras = Extras(similarity=True, corruptions=20)
+        record = evaluate(folder, with_test=True, extras=extras)["record"]
         found.append(record["students"]["student"]["similarity"])
+        # A store has no answers to other pictures, whoever is there to look at.
+        assert ("robustness" in record["teacher"]) == (folder == live)
+        assert "robustness" in record["students"]["student"]
     assert [one["teacher"] for one in found[0]] == [one["teacher"] for one in found[1]]
     assert all(0 <= one["cka"] <= 1 for one in found[0])
 

@@ -4,6 +4,7 @@ from collections.abc import Generator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,6 +19,7 @@ from tutelage.comparison.tuning import file_beside, tuned
 from tutelage.engine.log import CONSOLE
 from tutelage.errors import RecipeError, RunError, SettingError
 from tutelage.launcher import require_one_process
+from tutelage.networks import teacher_files
 from tutelage.records import RunFolder, alone_in, read_lines
 from tutelage.report.claims import Finding
 from tutelage.report.comparisons import make_tables
@@ -130,6 +132,7 @@ def compare(
         trials = making(path, extras=_extras(known))
         for group in groups:  # what cannot be built shall say so before anything runs
             _require_one_test(known, group, trials)
+        _require_guides(known)
         with alone_in(folder, "tutelage compare"):
             trials.read_lines()
             if cluster is not None:
@@ -187,9 +190,22 @@ def _require_one_test(spec: Spec, group: Mapping[str, Any], trials: Trials) -> N
         require_folds({seed: spec.recipe(settings, seed) for seed in spec.seeds})
 
 
+def _require_guides(spec: Spec) -> None:
+    """Refuses to look at maps of a teacher that is gone: behind its store nobody would miss it."""
+    if not spec.evaluate.similarity:
+        return
+    for (name, settings), seed in product(spec.every(), spec.seeds):
+        for file in teacher_files(spec.recipe(settings, seed)):
+            if file is not None and not file.is_file():
+                raise RunError(
+                    f"Similarity is measured on maps of the teacher of {name}, whose weights are "
+                    f"not in {file}. Bring them back, or leave similarity out."
+                )
+
+
 def _require_closed(spec: Spec) -> None:
     """Refuses to measure here what is to run elsewhere."""
-    for settings in spec.every():
+    for _, settings in spec.every():
         for key in spec.recipe(settings, spec.seeds[0]).train.open:
             raise SettingError(
                 f"train.{key} is auto, which is measured on this machine, and trials run on the "
@@ -207,7 +223,7 @@ def _decide(spec: Spec, trials: Trials, threads: int, *, shown: bool) -> Spec:
     """
     spec = spec.deciding(trials.decided)
     said = None
-    for settings in spec.every():
+    for _, settings in spec.every():
         recipe = spec.recipe(settings, spec.seeds[0])
         if not recipe.train.open:
             said = said or caution(recipe.train)

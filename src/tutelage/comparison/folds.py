@@ -1,5 +1,6 @@
 """Cross-validation: seeds that test another part of the pictures each."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,8 +13,9 @@ __all__ = ["MARK", "of_seed", "require_folds", "texts"]
 MARK = "{seed}"
 """Stands for the seed in the name of a file or folder."""
 
-_SHARED = 0.01
-"""The share of test pictures that two folds may have in common: data sets hold copies."""
+_SHARED, _COPIES = 0.01, 3
+"""The share, or else the number, of test pictures that two folds may have in common: data sets hold
+copies."""
 
 
 def texts(value: Any) -> Iterator[str]:
@@ -21,7 +23,7 @@ def texts(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, one in value.items():
             yield from () if key == "cache" else texts(one)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for one in value:
             yield from texts(one)
     elif isinstance(value, str):
@@ -36,7 +38,7 @@ def of_seed(value: Any, seed: int) -> Any:
     """
     if isinstance(value, Mapping):
         return {key: one if key == "cache" else of_seed(one, seed) for key, one in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [of_seed(one, seed) for one in value]
     return value.replace(MARK, str(seed)) if isinstance(value, str) else value
 
@@ -48,19 +50,20 @@ def require_folds(recipes: Mapping[int, Recipe]) -> None:
         recipes: seed → of any trial with this seed.
 
     Raises:
-        RecipeError: more than one in a hundred test pictures of two seeds are the same, byte by
-            byte.
+        RecipeError: several test pictures of two seeds, and more than one in a hundred, are the
+            same, byte by byte.
     """
     seen: dict[bytes, int] = {}
     for seed, recipe in recipes.items():
         assert recipe.data.source is not None
         settings = {key: value for key, value in recipe.data.source.items() if key != "name"}
         tested = DATASETS[recipe.data.source["name"]](**settings).test.digests()
-        before = [seen[one] for one in tested if one in seen]
-        if len(before) > _SHARED * len(tested):
+        before = Counter(seen[one] for one in tested if one in seen)
+        other, shared = before.most_common(1)[0] if before else (None, 0)
+        if shared > max(_COPIES, _SHARED * len(tested)):
             raise RecipeError(
-                f"Folds test each picture once, and {len(before):,} of {len(tested):,} test "
-                f"pictures of seed {seed} are tested by seed {before[0]}, too. Give each seed a "
-                "part of its own."
+                f"Folds test each picture once, and {shared:,} of {len(tested):,} test pictures of "
+                f"seed {seed} are tested by seed {other}, too. Give each seed a part of its own, "
+                "and copies of a picture one part."
             )
         seen |= dict.fromkeys(tested, seed)

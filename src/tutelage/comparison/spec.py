@@ -251,14 +251,17 @@ class Spec(BaseModel):
             settings |= row.first()
         return settings
 
-    def every(self) -> Iterator[dict[str, Any]]:
-        """All settings that a row may have, row by row; of several keys one is varied at a time."""
+    def every(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every row's name, with each of the settings that it may have.
+
+        Of several keys one is varied at a time.
+        """
         for group in self.groups():
             for name, row in self.rows.items():
                 tried = [{key: one} for key, values in row.choose.items() for one in values]
                 tried += row.tune.ends() if row.tune else []
                 for value in tried or [{}]:
-                    yield self.settings(name, group) | value
+                    yield name, self.settings(name, group) | value
 
     def value(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The base with these settings, as it would be written."""
@@ -317,9 +320,7 @@ def _check(spec: Spec, where: str) -> None:
                 f"{where}: {spec.controls.short} cannot be both controls. Name one that trains as "
                 "long as the methods, and one that trains longer."
             )
-    for claim in spec.claims:
-        parse_claim(claim, spec.rows)
-    if len(set(spec.claims)) < len(spec.claims):
+    if len({parse_claim(claim, spec.rows) for claim in spec.claims}) < len(spec.claims):
         raise RecipeError(f"{where} makes a claim twice. Each counts once.")
     for name, row in spec.rows.items():
         seen = {name}
@@ -334,7 +335,7 @@ def _check(spec: Spec, where: str) -> None:
     _check_evaluation(spec, where)
     _check_subnets(spec, where)
     _check_tuning(spec, where)
-    for settings in spec.every():
+    for _, settings in spec.every():
         spec.recipe(settings, spec.seeds[0])
     if spec.controls != "none":
         for group in spec.groups():
@@ -364,8 +365,7 @@ def _check_axes(spec: Spec, where: str) -> None:
 
 def _check_folds(spec: Spec, where: str) -> None:
     """Folds have data of their own; what is no fold names no seed."""
-    for group, name in product(spec.groups(), spec.rows):
-        settings = spec.settings(name, group)
+    for name, settings in spec.every():
         said = sorted({text for text in texts(spec.value(settings)) if MARK in text})
         if said and not spec.folds:
             raise RecipeError(
@@ -398,8 +398,8 @@ def _check_evaluation(spec: Spec, where: str) -> None:
     """Maps are a network's, not a store's."""
     if not spec.evaluate.similarity:
         return
-    for group, name in product(spec.groups(), spec.rows):
-        recipe = spec.recipe(spec.settings(name, group), spec.seeds[0])
+    for name, settings in spec.every():
+        recipe = spec.recipe(settings, spec.seeds[0])
         if set(recipe.teacher or {}) == {"cache"} and not recipe.teachers:
             raise RecipeError(
                 f"{where}: similarity looks at maps of the teacher on test pictures, and {name} "

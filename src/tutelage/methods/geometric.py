@@ -383,7 +383,8 @@ class Geometric(Method):
             )
         self.loss: Loss = loss
         self.distance: Distance = distance
-        self.pool, self.neighbors, self.temperature = pool, neighbors, temperature
+        self.pool: Pool = pool
+        self.neighbors, self.temperature = neighbors, temperature
         self.locations = locations or (64 if pool == "image" else 8)
         self.places = places
         self.pairs: tuple[Pair, ...] = ()

@@ -164,7 +164,12 @@ def load_into(
         raise CheckpointError(
             f"The weights in {source} do not fit {what}: {counts}. Name the network, with the "
             "settings and the number of classes, that they were trained in"
-            + ("." if but else "; what is trained on for other classes says new_head: true.")
+            + (
+                "."
+                if but
+                else "; a student that goes on with other classes says new_head: true, a teacher "
+                "of other classes how many it has, classes: NUMBER."
+            )
         )
     # A plain dict has no version, so that BatchNorm accepts a state without its count.
     module.load_state_dict(dict(state))

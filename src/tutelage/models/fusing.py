@@ -260,11 +260,14 @@ def _close(one: Tensor, other: Tensor) -> bool:
 
 
 def _difference(one: Network, folded: Network, images: Tensor) -> str | None:
-    """What a folded network does that the one as it was does not; rounding aside, None."""
+    """What a folded network does that the one as it was does not; rounding aside, None.
+
+    Compared is what their modules put out: class maps may leave nothing of it.
+    """
     with evaluating(one), evaluating(folded):
-        mine = tree_leaves(one(images))
+        mine = tree_leaves(one.module(one.prepare(images)))
         try:
-            theirs = tree_leaves(folded(images))
+            theirs = tree_leaves(folded.module(folded.prepare(images)))
         except Exception:  # somebody's own code looks at a norm that is gone
             return "does not run"
     same = all(

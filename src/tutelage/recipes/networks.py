@@ -38,8 +38,12 @@ def network_entry(value: Any) -> dict[str, Any]:
     """
     if isinstance(value, str) and ":" in value:
         value = _from_file(value)
-    elif isinstance(value, Mapping) and ":" in str(value.get("name")):  # an override added more
-        value = {**value, **_from_file(value["name"])}
+    elif isinstance(value, Mapping) and isinstance(name := value.get("name"), str) and ":" in name:
+        if "checkpoint" in value:  # which an override has added
+            raise mistake(
+                f"{name!r} names a file with weights, and so does checkpoint. Leave one of them out"
+            )
+        value = {**value, **_from_file(name)}
     if isinstance(value, Mapping) and "run" in value:
         return _run(value)
     if not isinstance(value, Mapping):
@@ -50,8 +54,8 @@ def network_entry(value: Any) -> dict[str, Any]:
     rest = {key: value[key] for key in value if key not in _CHECKS}
     if own.get("new_head") and "checkpoint" not in own:
         raise mistake(
-            "new_head: true goes with a checkpoint, of which all but the head is taken; without "
-            "one the head begins at random anyway"
+            "new_head: true goes with a checkpoint, of which all but the head is taken; it has no "
+            "use without one, or beside pretrained"
         )
     return (_python(rest) if "python" in rest else entry_of(BY_NAME, "network")(rest)) | own
 
@@ -82,8 +86,6 @@ def teacher_entry(value: Any) -> dict[str, Any]:
     if value.get("new_head"):
         raise mistake("new_head: true is for what is trained; a teacher's head is what teaches")
     named: Any = {k: v for k, v in value.items() if k not in ("cache", *TEACHER_KEYS)}
-    if set(named) == {"name"}:  # FILE:NAME, to which an override has added something
-        named = named["name"]
     if not named and cache is not None:
         return own
     return network_entry(named) | own
@@ -118,7 +120,7 @@ def aggregation_entry(value: Any) -> dict[str, Any]:
 def _run(value: Mapping[str, Any]) -> dict[str, Any]:
     if not set(value) <= {"run", "subnet"} or not isinstance(value["run"], str):
         remedy = ""
-        if "new_head" in value:
+        if value.get("new_head"):
             file = "checkpoint: FOLDER/student.safetensors"
             remedy = f"; for other classes name the network, and beside it {file}"
         raise mistake(

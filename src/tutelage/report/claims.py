@@ -93,6 +93,9 @@ def parse_claim(text: str, rows: Iterable[str]) -> Claim:
             "as `kd > label-only-long on accuracy`."
         )
     better, sign, other, metric = form["better"], form["sign"], form["other"], form["metric"]
+    way, margin = form["way"], float(form["margin"] or 0)
+    if way and (whole := f"{other} {way} {form['margin']}") in rows:
+        other, way, margin = whole, None, 0.0  # a row may be called so
     one_of("metric", metric, METRICS, RecipeError)
     one_of("row (of a claim)", better, rows, RecipeError)
     one_of("row (of a claim)", other, [*rows, BEST_OTHER], RecipeError)
@@ -104,12 +107,12 @@ def parse_claim(text: str, rows: Iterable[str]) -> Claim:
             f"The claim {text!r} says that worse is better: {metric} is better the {way} it is. "
             "Turn the sign, or the rows."
         )
-    if form["way"] and (form["way"] == "-") != METRICS[metric].higher_is_better:
+    if way and (way == "-") != METRICS[metric].higher_is_better:
         raise RecipeError(
             f"The claim {text!r} has its margin on the wrong side. Write `A > B - 0.5`: A may be "
             "worse by so much; where less is better, `A < B + 0.5`."
         )
-    return Claim(better, other, metric, float(form["margin"] or 0))
+    return Claim(better, other, metric, margin)
 
 
 class Finding(NamedTuple):

@@ -41,5 +41,5 @@ def late_claims(entries: Sequence[Mapping[str, Any]], lines: Iterable[Line] = ()
             if about & {one["row"], *rows_of.get(one["identity"], ())}
         }
         if run:
-            late[text] = len(run)
+            late[str(claim)] = len(run)
     return late

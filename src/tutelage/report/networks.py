@@ -88,7 +88,7 @@ def _of_comparison(source: Comparison) -> list[Network]:
     taught: list[tuple[str, str, Record]] = []
     timed = Timed(of_trials(source.lines))
     folds = spec.get("folds", False)
-    guides: list[Network] = []
+    guides: dict[str, dict[tuple[str, ...], tuple[str, Network]]] = {}
     for part in source.parts:
         for row in spec["rows"]:
             lines = source.trials(row, part)
@@ -110,19 +110,26 @@ def _of_comparison(source: Comparison) -> list[Network]:
                 )
             )
             taught += [(row, part, record) for record in records]
-            if folds and part not in [guide.part for guide in guides]:
-                guides += _of_folds(records, part, timed, found[-1].overlap)
-    return (guides or _teachers(taught, "test_accuracy", timed)) + found
+            guide = _of_folds(records, part, timed, found[-1].overlap) if folds else None
+            if guide is not None:
+                kinds = tuple(map(teacher_kind, records))
+                guides.setdefault(part, {}).setdefault(kinds, (row, guide))
+    named = [
+        guide if len(here) == 1 else guide._replace(name=full_name(f"teacher of {row}", part))
+        for part, here in guides.items()
+        for row, guide in here.values()
+    ]
+    return (named or _teachers(taught, "test_accuracy", timed)) + found
 
 
-def _of_folds(records: Sequence[Record], part: str, timed: Timed, overlap: float) -> list[Network]:
-    """The folds' teachers as one network; none if a fold has none whose accuracy is known."""
+def _of_folds(records: Sequence[Record], part: str, timed: Timed, overlap: float) -> Network | None:
+    """A row's teachers, of each fold, as one network; None if a fold has none that is measured."""
     teachers = [record["teacher"] or {} for record in records]
     if any(finite(teacher.get("test_accuracy")) is None for teacher in teachers):
-        return []
+        return None
     known = [entry for record in records for entry in timed.teacher_like(record)]
     one = _teacher("teacher", part, teachers[0], known)
-    return [one._replace(measured=teachers, overlap=overlap)]
+    return one._replace(measured=teachers, overlap=overlap)
 
 
 def _of_runs(records: Sequence[Record]) -> list[Network]:

@@ -36,9 +36,12 @@ def _on_folds(trials: Trials, chosen: Mapping[str, Sequence[str]]) -> list[str]:
         )
     for name, own in trials.items():
         weights = [teacher_weights(line["record"].get("content", {})) for line in own.values()]
-        if len(weights) > 1 and weights[0] is not None and all(w == weights[0] for w in weights):
+        known = [one for one in weights if one is not None]
+        shared = [one for place, one in enumerate(known) if one in known[:place]]
+        if shared:
+            what = "all folds" if len(shared) + 1 == len(weights) > 1 else "several folds"
             said.append(
-                f"{name}: one teacher for all folds. If it has seen pictures that a fold tests, "
+                f"{name}: one teacher for {what}. If it has seen pictures that a fold tests, "
                 "numbers are too high."
             )
     return said

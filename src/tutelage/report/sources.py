@@ -338,7 +338,9 @@ def _of_a_mean(record: Record) -> Record:
     fields = {f"content.{key}": value for key, value in content.items()}
     fields["content.teacher"] = teacher_of_any_seed(content)
     if "python" in (record["recipe"].get("student") or {}):
-        del fields["content.student"]  # what its function draws is another at each seed
+        # What its function draws is another at each seed.
+        same = {key: value for key, value in content["student"].items() if key != "weights"}
+        fields["content.student"] = same
     fields |= {
         f"data.{key}": value for key, value in record["data"].items() if key not in _NO_FIELDS
     }

@@ -214,9 +214,10 @@ def _measure_extras(
     if isinstance(guide, Network):
         entries["teacher"], networks["teacher"] = record["teacher"], guide
     known = {key: teacher[key] for key in ("robustness", "people") if teacher and key in teacher}
-    if known:
-        record["teacher"] |= known
-        # Of both networks together only similarity is new.
+    if known or guide is not built.teacher:
+        if known:
+            record["teacher"] |= known
+        # Of both networks together only similarity is new, or where a store answers, wanted.
         only = Extras(similarity=extras.similarity)
         _add(entries, networks, built, only, device)
         extras = extras._replace(similarity=False)
