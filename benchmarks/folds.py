@@ -9,28 +9,30 @@ test, the rest train, whatever folder they lie in.
 import argparse
 import csv
 import hashlib
+import io
 from collections import defaultdict
 from pathlib import Path
 
-from tutelage.data.listing import ENDINGS
+from tutelage.data.listing import ENDINGS, PARTS
+from tutelage.records import write_atomic
 
 
 def main() -> None:
-    """Reads FOLDER/train/CLASS/… and FOLDER/test/CLASS/…."""
+    """Reads FOLDER/train/CLASS/…, FOLDER/val/CLASS/… and FOLDER/test/CLASS/…."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--folds", type=int, default=5)
     asked = parser.parse_args()
     classes: dict[str, list[str]] = defaultdict(list)
-    for part in ("train", "test"):
+    for part in PARTS:
         for path in (asked.folder / part).glob("*/*"):
             if path.suffix.lower() in ENDINGS:
                 classes[path.parent.name].append(path.relative_to(asked.folder).as_posix())
     few = min(map(len, classes.values()), default=0)
     if not 2 <= asked.folds <= few:
         parser.error(
-            f"The smallest class below {asked.folder}/train and /test has {few} pictures. Give "
-            f"--folds from 2 to that, not {asked.folds}."
+            f"The smallest class in the parts of {asked.folder} has {few} pictures. Give --folds "
+            f"from 2 to that, not {asked.folds}."
         )
     drawn = [(path, label) for label in sorted(classes) for path in _drawn(classes[label])]
     for number in range(asked.folds):
@@ -39,8 +41,9 @@ def main() -> None:
             for place, (path, label) in enumerate(drawn)
         ]
         out = asked.folder.with_name(f"{asked.folder.name}-fold-{number}.csv")
-        with out.open("w", newline="") as file:
-            csv.writer(file).writerows([("path", "label", "split"), *rows])
+        text = io.StringIO()
+        csv.writer(text).writerows([("path", "label", "split"), *rows])
+        write_atomic(out, text.getvalue())
         tested = sum(split == "test" for *_, split in rows)
         print(f"{out}: {len(rows) - tested:,} to train on, {tested:,} to test")
 

@@ -213,7 +213,7 @@ def test_a_teacher_that_is_gone_is_missed_before_anything_runs(runs: Path, tmp_p
 
 def test_lists_of_folds(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     main = runpy.run_path(str(FOLDS))["main"]
-    for part, number in (("train", 0), ("train", 1), ("train", 2), ("test", 3)):
+    for part, number in (("train", 0), ("train", 1), ("train", 2), ("val", 3)):
         for label, ending in (("a", "png"), ("b", "JPG")):
             path = tmp_path / "photos" / part / label / f"{number}.{ending}"
             path.parent.mkdir(parents=True, exist_ok=True)
