@@ -254,7 +254,11 @@ def test_a_teacher_at_chance_is_named(
 
 def test_how_they_are_mixed_can_be_overridden(specialists: list[dict[str, Any]]):
     value = apply_overrides(taught(specialists), {"aggregation": "accuracy"})
-    assert validate(value, "r.yaml").aggregation == {"name": "accuracy", "accuracies": []}
+    assert validate(value, "r.yaml").aggregation == {
+        "name": "accuracy",
+        "accuracies": [],
+        "temperature": 1.0,
+    }
 
 
 def test_a_store_of_other_teachers_is_refused(

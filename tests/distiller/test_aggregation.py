@@ -28,6 +28,7 @@ from tutelage.errors import NetworkError, SettingError, TeacherError
 from tutelage.evaluation.cost import macs, num_parameters
 from tutelage.evaluation.memory import file_size
 from tutelage.methods import KD, FitNetHints
+from tutelage.methods.kd import kd_loss
 from tutelage.models.class_map import ClassMap
 from tutelage.models.network import Network
 from tutelage.types import Findings, Observation, ObservationShape, Phase
@@ -59,6 +60,41 @@ def test_probabilities_are_mixed_as_figure_4_of_amtml_kd_prints_them():
     printed = torch.tensor([[0.48, 0.03, 0.12, 0.04, 0.04, 0.06, 0.05, 0.04, 0.10, 0.05]])
     mixed = mixture(teachers, torch.tensor([[0.70], [0.25], [0.05]])).exp()
     torch.testing.assert_close(mixed, printed.double(), atol=0.0101, rtol=0)
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_kd_at_the_mixtures_temperature_learns_the_mean_of_softened_answers(name: str):
+    generator = torch.Generator().manual_seed(0)
+    logits = 8 * torch.randn(3, 5, 4, dtype=torch.float64, generator=generator)
+    student = torch.randn(5, 4, dtype=torch.float64, generator=generator)
+    aggregator = AGGREGATORS[name](temperature=4.0)
+    assert isinstance(aggregator, Uniform | AccuracyWeighted | ConfidenceWeighted)
+    weights = aggregator.weights(logits / 4)
+    weights = weights / weights.sum(dim=0)
+    mean = (weights[:, :, None] * (logits / 4).softmax(dim=2)).sum(dim=0)
+    mixed = aggregator(seen(*logits)).output
+    torch.testing.assert_close((mixed / 4).softmax(dim=1), mean)
+    wanted = 16 * (mean * (mean.log() - (student / 4).log_softmax(dim=1))).sum(dim=1).mean()
+    assert kd_loss(student, mixed, temperature=4).item() == pytest.approx(wanted.item())
+
+
+def test_softened_a_specialist_is_less_sure_of_what_it_has_never_seen():
+    # A picture of the first class; to the second specialist it looks like the fourth, half as much.
+    none = [UNKNOWN] * 3
+    own, foreign = torch.tensor([[12.0, 0, 0, *none]]), torch.tensor([[*none, 6.0, 0, 0]])
+    plain, soft = (Uniform(temperature=t)(seen(own, foreign)).output[0] for t in (1.0, 4.0))
+    assert (plain[0] - plain[3]).exp() == pytest.approx(1.005, abs=1e-3)  # as good as equal
+    # e³ / (e³ + 2) against e^1.5 / (e^1.5 + 2)
+    assert ((soft[0] - soft[3]) / 4).exp() == pytest.approx(0.9094 / 0.6914, rel=1e-3)
+    surer = ConfidenceWeighted(temperature=4.0)(seen(own, foreign)).output[0]
+    assert surer[0] - surer[3] > soft[0] - soft[3]
+
+
+@pytest.mark.parametrize("wrong", [0.0, -1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_a_temperature_that_is_none_is_refused(name: str, wrong: float):
+    with pytest.raises(SettingError, match="mixed at a temperature above 0"):
+        AGGREGATORS[name](temperature=wrong)
 
 
 def test_specialists_for_disjoint_classes_stand_side_by_side():

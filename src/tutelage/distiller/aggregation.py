@@ -2,19 +2,24 @@
 
 Each teacher's answer is softened to shares p_t(k) of the classes k, and the shares are mixed:
 
-    p(k) ∝ Σ_t w_t p_t(k) / n_k
+    p(k) ∝ Σ_t w_t p_t(k) / n_k      p_t = softmax of z_t / T
 
-with w_t the weight of teacher t and n_k how many teachers know class k. A class that a teacher does
+with w_t the weight of teacher t and n_k how many teachers know class k. T is 1, or a setting of the
+aggregator, `temperature`. A class that a teacher does
 not know has the logit -∞ with it (a recipe's `class_map` that leaves classes out makes it so), and
 the share 0. Where all know all classes this is the weighted mean of probabilities; of specialists
-for disjoint classes it is their answers side by side, each scaled by its weight. What comes out are
-log-probabilities: logits that a method may soften at any temperature.
+for disjoint classes it is their answers side by side, each scaled by its weight. What comes out is
+T log p: logits that a method may soften at any temperature, and that at T are the mixture itself.
+With T that of `kd` the student learns the mean of softened answers (Hinton et al. 2015, section 2);
+with T = 1 specialists that are sure of what they have never seen leave the right class and a wrong
+one equal.
 
 Maps are the first teacher's; what each made of a batch is in `TransferBatch.members`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from types import MappingProxyType
 from typing import Any, final
 
@@ -40,8 +45,12 @@ __all__ = [
 ]
 
 
-def mixture(logits: Float[Tensor, "t n k"], weights: Float[Tensor, "t #n"]) -> Float[Tensor, "n k"]:
-    """Log-probabilities of the weighted mixture of several answers, in float32 at least.
+def mixture(
+    logits: Float[Tensor, "t n k"], weights: Float[Tensor, "t #n"], *, temperature: float = 1.0
+) -> Float[Tensor, "n k"]:
+    """Logits whose softmax at `temperature` is the weighted mixture of several answers at it.
+
+    In float32 at least; at temperature 1 they are log-probabilities.
 
     Computed in float64: in float32 the last bits of vectorized code depend on where in a batch a
     picture stands, and an answer from a store must be that of the batch that it is read for.
@@ -50,6 +59,7 @@ def mixture(logits: Float[Tensor, "t n k"], weights: Float[Tensor, "t #n"]) -> F
         logits: of each teacher, -∞ for classes that it does not know.
         weights: of each teacher, for all pictures or for each; not negative, none needed to sum to
             one, and not all 0.
+        temperature: softens the answers that are mixed; above 0.
 
     Example:
         Weights 2 and 1; the first says (1/2, 1/2), the second knows the first class alone. Two know
@@ -59,11 +69,11 @@ def mixture(logits: Float[Tensor, "t n k"], weights: Float[Tensor, "t #n"]) -> F
         >>> mixture(both, torch.tensor([[2.0], [1.0]])).exp()
         tensor([[0.5000, 0.5000]])
     """
-    wide = logits.double()
+    wide = logits.double() / temperature
     knowing = (~wide.isneginf()).sum(dim=0).clamp(min=1)
     shares = wide.log_softmax(dim=2) + weights.double().log()[:, :, None]
     mixed = (shares.logsumexp(dim=0) - knowing.double().log()).log_softmax(dim=1)
-    return mixed.to(torch.promote_types(logits.dtype, torch.float32))
+    return (temperature * mixed).to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def known_classes(output: Float[Tensor, "n k"]) -> Bool[Tensor, " k"]:
@@ -126,20 +136,37 @@ gets the probability 0."""
 
 
 class _Mixing(Aggregator):
-    """Mixes by weights that a subclass finds."""
+    """Mixes by weights that a subclass finds.
+
+    Args:
+        temperature: at which answers are mixed; see the module.
+
+    Raises:
+        SettingError: it is not a positive number.
+    """
+
+    def __init__(self, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < temperature < inf:
+            raise SettingError(
+                f"Answers are mixed at a temperature above 0, not {temperature}. Try that of kd, "
+                "or 1 to mix them as they are."
+            )
+        self.temperature = temperature
 
     @abstractmethod
     def weights(self, logits: Float[Tensor, "t n k"]) -> Float[Tensor, "t #n"]:
-        """Of each teacher, for all pictures or for each."""
+        """Of each teacher, for all pictures or for each, by answers at the temperature."""
 
     def forward(
         self, answers: tuple[Observation, ...], student: Observation | None = None
     ) -> Observation:
         del student
         logits = torch.stack([seen.output for seen in answers])
-        weights = self.weights(logits)
+        weights = self.weights(logits / self.temperature)
         weights = torch.maximum(weights, _LEAST * weights.amax(dim=0, keepdim=True))
-        return Observation(mixture(logits, weights), answers[0].features)
+        mixed = mixture(logits, weights, temperature=self.temperature)
+        return Observation(mixed, answers[0].features)
 
 
 @final
@@ -161,15 +188,16 @@ class AccuracyWeighted(_Mixing):
     Args:
         accuracies: above chance, where somebody has measured them, not negative; a run takes these
             and measures none.
+        temperature: at which answers are mixed.
 
     Raises:
-        SettingError: one is negative, or above 1.
+        SettingError: one is negative, or above 1; or the temperature is not positive.
     """
 
     shares: Tensor
 
-    def __init__(self, *, accuracies: Sequence[float] = ()) -> None:
-        super().__init__()
+    def __init__(self, *, accuracies: Sequence[float] = (), temperature: float = 1.0) -> None:
+        super().__init__(temperature=temperature)
         self.register_buffer("shares", torch.zeros(0))
         self._given = bool(accuracies)
         if accuracies:
@@ -292,7 +320,7 @@ class Ensemble(Network):
         return self._members
 
     def forward(self, images: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
-        """Log-probabilities for pixels in [0, 1]."""
+        """The answers as one, for pixels in [0, 1]."""
         answers = [super().forward(images), *(other(images) for other in self.others)]
         return self.aggregator(tuple(Observation(one) for one in answers)).output
 
