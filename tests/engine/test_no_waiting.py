@@ -109,6 +109,7 @@ HOST_NAMES = {
     "num_labelled",  # a number, or None
     "num_pictures",  # a length
     "num_points",  # a length
+    "num_distances",  # a number
     "args",  # of a call
     "height",  # of a map
     "width",  # of a map

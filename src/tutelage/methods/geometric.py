@@ -485,19 +485,21 @@ def _grid(height: int, width: int, most: int, device: torch.device) -> Int64[Ten
 
 
 def _require_group(maps: Float[Tensor, "n c h w"], points: Float[Tensor, "n l c"]) -> None:
-    if len(maps) < 2 or points[:, :, 0].numel() < 4:
+    num_pictures, num_points = len(maps), points[:, :, 0].numel()
+    if num_pictures < 2 or num_points < 4:
         raise NetworkError(
             "geometric with pool: batch compares points of several pictures with each other, at "
-            f"least 4, but these are {points[:, :, 0].numel()} of {len(maps)} picture(s). Change "
-            "the batch size or locations, or set pool: image."
+            f"least 4, but these are {num_points} of {num_pictures} picture(s). Change the batch "
+            "size or locations, or set pool: image."
         )
 
 
 def _require_room(points: Float[Tensor, "g p c"], pool: Pool) -> None:
-    groups, size = points.shape[:2]
-    if groups * size**2 > MOST_DISTANCES:
+    groups, num_points = points.shape[:2]
+    num_distances = groups * num_points**2
+    if num_distances > MOST_DISTANCES:
         whose = f"each of {groups} pictures" if pool == "image" else "a batch"
         raise NetworkError(
-            f"geometric holds at most {MOST_DISTANCES:,} distances at a time, but {size} points of "
-            f"{whose} have {groups * size**2:,}. Lower locations or the batch size."
+            f"geometric holds at most {MOST_DISTANCES:,} distances at a time, but {num_points} "
+            f"points of {whose} have {num_distances:,}. Lower locations or the batch size."
         )
