@@ -156,31 +156,32 @@ def test_a_pretrained_student_is_fetched_once_and_lies_with_the_run(
     assert len(fetched) == count
 
 
-def test_of_a_pretrained_student_the_drawn_head_is_no_part_of_what_it_is(
-    monkeypatch: pytest.MonkeyPatch,
-):
+@pytest.fixture
+def fetched_but_for_its_head(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The entry of a network of timm's whose weights are fetched, but for the head's."""
+
     def fill(model: nn.Module, **_: Any) -> None:
         for name, weight in model.named_parameters():
             if not name.startswith("fc."):
                 nn.init.constant_(weight, 0.125)
 
     monkeypatch.setattr("timm.models._builder.load_pretrained", fill)
-    entry = {"name": "resnet10t", "pretrained": True, "channels": 3, "size": 32}
+    return {"name": "resnet10t", "pretrained": True, "channels": 3, "size": 32}
+
+
+def test_of_a_pretrained_student_the_drawn_head_is_no_part_of_what_it_is(
+    fetched_but_for_its_head: dict[str, Any],
+):
+    entry = fetched_but_for_its_head
     one, other = (built(recipe(student=entry, seed=seed)) for seed in (0, 1))
     assert weights_of(one.student) != weights_of(other.student)
     assert one.content["student"] == other.content["student"]
 
 
 def test_a_pretrained_teacher_of_other_classes_is_the_same_each_time(
-    monkeypatch: pytest.MonkeyPatch,
+    fetched_but_for_its_head: dict[str, Any],
 ):
-    def fill(model: nn.Module, **_: Any) -> None:
-        for name, weight in model.named_parameters():
-            if not name.startswith("fc."):
-                nn.init.constant_(weight, 0.125)
-
-    monkeypatch.setattr("timm.models._builder.load_pretrained", fill)
-    entry = {"name": "resnet10t", "pretrained": True, "channels": 3, "size": 32}
+    entry = fetched_but_for_its_head
     asked = recipe(
         teacher=entry | {"class_map": "none"}, methods={"attention_transfer": {"weight": 1}}
     )

@@ -240,9 +240,10 @@ def test_points_that_coincide_do_not_make_a_neighborhood_of_no_width(
     teacher = points(10, 1, 20, 6).float()
     loss = LOSSES[name](student, teacher, neighbors=8, distance=distance)
     loss.backward()
-    assert loss < 20
+    most = 10 if name == "affinity" else 20
+    assert loss < most
     assert student.grad is not None
-    assert student.grad.abs().max() < 20
+    assert student.grad.abs().max() < most
 
 
 def test_how_wide_the_whole_cloud_is_does_not_move_affinity() -> None:

@@ -36,10 +36,9 @@ def _on_folds(trials: Trials, chosen: Mapping[str, Sequence[str]]) -> list[str]:
         )
     for name, own in trials.items():
         weights = [teacher_weights(line["record"].get("content", {})) for line in own.values()]
-        known = [one for one in weights if one is not None]
-        shared = [one for place, one in enumerate(known) if one in known[:place]]
-        if shared:
-            what = "all folds" if len(shared) + 1 == len(weights) > 1 else "several folds"
+        again = sum(w is not None and w in weights[:place] for place, w in enumerate(weights))
+        if again:
+            what = "all folds" if again == len(weights) - 1 else "several folds"
             said.append(
                 f"{name}: one teacher for {what}. If it has seen pictures that a fold tests, "
                 "numbers are too high."
