@@ -252,15 +252,8 @@ def _run(spec: Spec, trials: Trials) -> list[Line]:
 
     While one row waits for what it has tried, the next begins.
     """
-    tries: list[list[Line]] = []
-    started: list[list[Started]] = []
-    waiting: dict[_Steps[None], list[Started]] = {}
-    for group in spec.groups():
-        for row in spec.rows:
-            tries.append([])
-            started.append([])
-            steps = _begin_row(spec, row, group, trials, tries[-1], started[-1])
-            waiting[steps] = []
+    rows = [_Row(spec, name, group, trials) for group in spec.groups() for name in spec.rows]
+    waiting: dict[_Steps[None], list[Started]] = {row.begin(): [] for row in rows}
     unfinished: list[Future[Line]] = []
     while waiting or unfinished:
         for steps in list(waiting):
@@ -270,92 +263,78 @@ def _run(spec: Spec, trials: Trials) -> list[Line]:
                     del waiting[steps]
                 else:
                     waiting[steps] = awaited
-        begun = [one.future for row in (*waiting.values(), *started) for one in row]
+        begun = [one.future for awaited in waiting.values() for one in awaited]
+        begun += [one.future for row in rows for one in row.started]
         for future in begun:
             if future.done():
                 future.result()  # raises if it could not run; then all the others end, too
         unfinished = [future for future in begun if not future.done()]
         if unfinished:
             wait(unfinished, return_when=FIRST_COMPLETED)
-    ends = (of_student(one.line(), spec.subnet(one.row)) for row in started for one in row)
+    ends = (of_student(one.line(), spec.subnet(one.row)) for row in rows for one in row.started)
     found: list[Line] = []
-    for line in (*(line for row in tries for line in row), *map(dict, ends)):
+    for line in (*(line for row in rows for line in row.tries), *map(dict, ends)):
         if line["kind"] == "trial" or line not in found:  # rows that are alike share their tries
             found.append(line)
     return found
 
 
-def _begin_row(
-    spec: Spec,
-    row: str,
-    group: Mapping[str, Any],
-    trials: Trials,
-    tries: list[Line],
-    started: list[Started],
-) -> _Steps[None]:
-    """Begins a row's trials in a group, once it has made its choices.
+class _Row:
+    """A row in a group: what it has tried, and what it has begun."""
 
-    Args:
-        tries, started: what was tried, and what was begun, is added to them.
-    """
-    settings = yield from _settings(spec, row, group, trials, tries)
-    for seed in spec.seeds:
-        started.append(trials.start("trial", row, settings, spec.recipe(settings, seed)))
+    def __init__(self, spec: Spec, name: str, group: Mapping[str, Any], trials: Trials) -> None:
+        self.spec = spec
+        self.name = name
+        self.group = group
+        self.trials = trials
+        self.tries: list[Line] = []
+        self.started: list[Started] = []
+
+    def begin(self) -> _Steps[None]:
+        """Begins its trials, once it has made its choices."""
+        settings = yield from self._settings(self.name)
+        for seed in self.spec.seeds:
+            recipe = self.spec.recipe(settings, seed)
+            self.started.append(self.trials.start("trial", self.name, settings, recipe))
+
+    def _settings(self, name: str) -> _Steps[dict[str, Any]]:
+        """Settings of a row, itself or one that it is like, with what that chooses.
+
+        Keys are chosen one after the other: earlier ones at what was chosen, later ones at their
+        first value.
+        """
+        row = self.spec.rows[name]
+        settings = dict(self.group)
+        if row.like:
+            settings = yield from self._settings(row.like)
+        settings |= row.first()
+        for key, values in row.choose.items():
+            tried = [{**settings, key: value} for value in values]
+            scores = yield from self._scores(name, tried)
+            if max(scores) < 0:
+                raise RunError(
+                    f"No value of {key} that was tried for {name} learned anything: "
+                    f"{', '.join(map(str, values))}. Try smaller ones."
+                )
+            settings = tried[scores.index(max(scores))]  # of equal ones the first
+        return settings
+
+    def _scores(self, name: str, every: list[dict[str, Any]]) -> _Steps[list[float]]:
+        """Accuracy on validation, in [0, 1], on the first seed; -1 of what does not work."""
+        seed = self.spec.seeds[0]
+        started = [
+            self.trials.start("try", name, tried, self.spec.recipe(tried, seed)) for tried in every
+        ]
+        yield started
+        lines = [dict(of_student(one.line(), self.spec.subnet(name))) for one in started]
+        self.tries += lines
+        return [_validation(line) if works(line) else -1.0 for line in lines]
 
 
 def _extras(spec: Spec) -> Extras:
     asked = spec.evaluate
     people = Path(asked.soft_labels) if asked.soft_labels is not None else None
     return Extras(asked.corruptions, asked.similarity, people)
-
-
-def _settings(
-    spec: Spec, name: str, group: Mapping[str, Any], trials: Trials, lines: list[Line]
-) -> _Steps[dict[str, Any]]:
-    """A row's settings in a group, with what it and the rows that it is like choose.
-
-    Keys are chosen one after the other: earlier ones at what was chosen, later ones at their first
-    value.
-
-    Args:
-        lines: the tries are added to them.
-    """
-    row = spec.rows[name]
-    settings = dict(group)
-    if row.like:
-        settings = yield from _settings(spec, row.like, group, trials, lines)
-    settings |= row.first()
-    for key, values in row.choose.items():
-        settings[key] = yield from _choose(spec, name, settings, key, values, trials, lines)
-    return settings
-
-
-def _choose(
-    spec: Spec,
-    row: str,
-    settings: Mapping[str, Any],
-    key: str,
-    values: list[Any],
-    trials: Trials,
-    lines: list[Line],
-) -> _Steps[Any]:
-    """The value that is best on validation, on the first seed; of equal ones the first."""
-    every = [{**settings, key: value} for value in values]
-    started = [
-        trials.start("try", row, tried, spec.recipe(tried, spec.seeds[0])) for tried in every
-    ]
-    yield started
-    scores = []
-    for one in started:
-        line = dict(of_student(one.line(), spec.subnet(row)))
-        lines.append(line)
-        scores.append(_validation(line) if works(line) else -1.0)
-    if max(scores) < 0:
-        raise RunError(
-            f"No value of {key} that was tried for {row} learned anything: "
-            f"{', '.join(map(str, values))}. Try smaller ones."
-        )
-    return values[scores.index(max(scores))]
 
 
 def _validation(line: Line) -> float:
