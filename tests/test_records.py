@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -307,3 +308,57 @@ def test_a_record_of_another_schema_is_said(tmp_path: Path):
     write_json(run.record, {"schema": RECORD_SCHEMA + 1})
     with pytest.raises(RunError, match=f"reads {RECORD_SCHEMA}"):
         run.read_record()
+
+
+# Several at one record
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    folder = RunFolder(tmp_path)
+    folder.recipe.touch()
+    write_json(folder.record, {"schema": RECORD_SCHEMA, "readings": ["a"], "students": {}})
+    return folder
+
+
+def test_who_changes_a_record_makes_others_wait(run: RunFolder):
+    def add() -> None:
+        with run.changing() as record:
+            record["readings"].append("theirs")
+
+    other = Thread(target=add)
+    with run.changing() as record:
+        other.start()
+        other.join(0.2)  # without waiting, it would be done by now, and be overwritten
+        record["readings"].append("ours")
+    other.join()
+    assert run.read_record()["readings"] == ["a", "ours", "theirs"]
+
+
+def test_a_change_that_fails_is_not_written(run: RunFolder):
+    before = run.record.read_bytes()
+    with pytest.raises(KeyError), run.changing() as record:
+        record.pop("readings").append(record["no such key"])
+    assert run.record.read_bytes() == before
+    with run.changing():
+        pass
+
+
+def test_what_others_entered_meanwhile_stays(run: RunFolder):
+    since, record = run.read_record(), run.read_record()
+    record["readings"].append("ours")
+    record["students"]["student"] = 1
+    record["accepted"] = ["yes"]
+    with run.changing() as theirs:
+        theirs["readings"].append("theirs")
+        theirs["exports"] = ["onnx"]
+    now = run.enter(record, since)
+    assert now == run.read_record()
+    assert now == {
+        "schema": RECORD_SCHEMA,
+        "readings": ["a", "theirs", "ours"],
+        "students": {"student": 1},
+        "exports": ["onnx"],
+        "accepted": ["yes"],
+    }
+    assert run.enter(now, now) == now

@@ -252,6 +252,19 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _in_turn(file: Path) -> Iterator[None]:
+    """Waits until no other process is here.
+
+    Args:
+        file: stays as it is, and is never replaced.
+    """
+    with file.open("r+b" if os.access(file, os.W_OK) else "rb") as held:
+        if fcntl is not None:
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
 def remove(path: Path) -> None:
     """Removes a folder so that a crash in between leaves nothing that looks whole."""
     if path.exists():
@@ -389,6 +402,42 @@ class RunFolder:
                 "Read it with the version that wrote it, or run its recipe anew."
             )
         return record
+
+    @contextmanager
+    def changing(self) -> Iterator[dict[str, Any]]:
+        """The record as it stands, to be changed; other processes that ask for it wait meanwhile.
+
+        It is written at the end, unless something is raised.
+
+        Raises:
+            RunError: as `read_record`.
+        """
+        self.require()
+        with _in_turn(self.recipe):
+            record = self.read_record()
+            yield record
+            write_json(self.record, record)
+
+    def enter(self, record: Mapping[str, Any], since: Mapping[str, Any]) -> dict[str, Any]:
+        """Writes what was changed in a record, and keeps what others have entered meanwhile.
+
+        Args:
+            record: with the changes; a list that has grown is one whose end is new.
+            since: as it was before them.
+
+        Returns:
+            The record as it now stands.
+        """
+        with self.changing() as now:
+            for key, value in record.items():
+                was = since.get(key, [] if isinstance(value, list) else None)
+                if value == was:
+                    continue
+                if isinstance(value, list) and value[: len(was)] == was:
+                    now[key] = now.get(key, []) + value[len(was) :]
+                else:
+                    now[key] = value
+        return now
 
     def require(self) -> None:
         """Checks that this is a run folder.

@@ -9,7 +9,7 @@ from tiny import recipe
 
 from tutelage.data.digits import digits
 from tutelage.records import RunFolder
-from tutelage.runs import train
+from tutelage.runs import measuring, readings, train
 
 
 @pytest.fixture
@@ -64,6 +64,25 @@ def test_test_is_read_again_only_when_asked_and_then_entered(mine: RunFolder, ca
     again = json.loads(said.out)["again"]
     assert again.keys() == {"validation_accuracy", "test_accuracy", "agreement"}
     assert again.items() <= before["students"]["student"].items()
+
+
+def test_what_is_entered_while_test_is_read_stays(
+    mine: RunFolder, call: Any, monkeypatch: pytest.MonkeyPatch
+):
+    measure = readings.add_test
+
+    def meanwhile(*arguments: Any) -> None:
+        measure(*arguments)
+        with mine.changing() as record:
+            record["bench"] = {"lines": []}
+            measuring.enter_reading(record, "another command", "of others")
+
+    monkeypatch.setattr(readings, "add_test", meanwhile)
+    before = mine.read_record()
+    assert call("evaluate", mine.path, "--test").code == 0
+    after = mine.read_record()
+    assert after["bench"] == {"lines": []}
+    assert len(after["readings"]) == len(before["readings"]) + 2
 
 
 def test_a_run_that_never_read_test_gets_its_first_reading(inside: Path, call: Any, tmp_path: Path):

@@ -41,7 +41,7 @@ from tutelage.models.network import Network
 from tutelage.models.saved import Description, read_description_of
 from tutelage.provenance import circumstances
 from tutelage.recipes import validate
-from tutelage.records import RunFolder, is_free, write_json, write_new_folder
+from tutelage.records import RunFolder, is_free, write_new_folder
 from tutelage.runs.finished import named_student, weigh, with_its_student
 from tutelage.runs.measuring import enter_reading, image_size, students_of
 from tutelage.runs.surroundings import MEASURED, require_same_content, surroundings
@@ -148,9 +148,8 @@ def export(
         images = _calibration(built, calibrate_on, form, calibration)
         content = make(network, form, about, images)
         entry = _entry(title, about, network, content, images, command)
-        record = place.read_record()  # others may have written meanwhile
-        enter_reading(record, command, f"comparing the exported {title} with the network")
-        write_json(place.record, record)
+        with place.changing() as record:
+            enter_reading(record, command, f"comparing the exported {title} with the network")
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / form.file
             path.write_bytes(content)
@@ -170,10 +169,9 @@ def export(
     files = {form.file: content, **_beside(built, network, about, entry, record)}
     folder.parent.mkdir(parents=True, exist_ok=True)
     write_new_folder(folder, files, _taken(folder), go_on="export again")
-    record = place.read_record()
-    others = [one for one in record.get("exports", []) if one["file"] != entry["file"]]
-    record["exports"] = [*others, entry]
-    write_json(place.record, record)
+    with place.changing() as record:
+        others = [one for one in record.get("exports", []) if one["file"] != entry["file"]]
+        record["exports"] = [*others, entry]
     return Exported(folder, file, entry)
 
 

@@ -23,7 +23,7 @@ from tutelage.models.network import Network
 from tutelage.models.saved import Description, load
 from tutelage.networks import make_teacher, open_student
 from tutelage.recipes import parse_overrides, source_entry, validate
-from tutelage.records import RunFolder, write_json
+from tutelage.records import RunFolder
 from tutelage.report.acceptance import Limits, accept
 from tutelage.runs.extras import NOTHING, Extras, add_extras
 from tutelage.runs.finished import named_student, weigh, with_its_student
@@ -57,6 +57,7 @@ def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | 
     record = place.read_record()
     if record["readings"]:
         raise RunError(f"Test was read already for {folder}; a run reads it once.")
+    since = deepcopy(record)
     recipe = validate(record["recipe"], str(place.recipe))
     with surroundings(recipe.train) as device:
         built = build(recipe, teacher=teacher)
@@ -64,8 +65,7 @@ def read_test(folder: Path, *, purpose: str, command: str, teacher: nn.Module | 
         built = built._replace(student=load(folder))
         weigh(built, device)
         add_test(record, place, built, device, command, purpose)
-    write_json(place.record, record)
-    return Run(folder, record)
+    return Run(folder, place.enter(record, since))
 
 
 def evaluate(
@@ -111,6 +111,7 @@ def evaluate(
             "out."
         )
     extras.digest()  # refuses a file that is not there before anything is measured
+    since = deepcopy(record)
     name = named_student(record, subnet)
     recipe = validate(record["recipe"], str(place.recipe))
     # Nothing is trained; on validation alone the teacher need not be there any more.
@@ -131,11 +132,11 @@ def evaluate(
             _measure_costs(record, built, device)
             _measure_extras(record, built, guide, extras, teacher, device)
             enter_measured(record, extras)
-            write_json(place.record, record)
+            record = place.enter(record, since)
     if limits is None:
         return {"record": record, "again": again}
-    answer = _held_against(limits, record, name, command)
-    write_json(place.record, record)
+    with place.changing() as record:
+        answer = _held_against(limits, record, name, command)
     return {"record": record, "again": again, "accepted": answer}
 
 
@@ -309,10 +310,9 @@ def _enter_own_reading(model: Path | str, source: Source, command: str) -> None:
     folder = RunFolder(path if path.is_dir() else path.parent)
     if not (path.exists() and folder.finished):
         return
-    record = folder.read_record()
-    if record["content"].get("test") == pictures_of(source.test):
-        enter_reading(record, command, "asked for after the run was finished, as of any model")
-        write_json(folder.record, record)
+    if folder.read_record()["content"].get("test") == pictures_of(source.test):
+        with folder.changing() as record:
+            enter_reading(record, command, "asked for after the run was finished, as of any model")
 
 
 def _read_model(model: Path | str, source: Source) -> Network:

@@ -29,7 +29,7 @@ from tutelage.exporting import Form, is_exported, warm_up
 from tutelage.models.network import Network
 from tutelage.provenance import circumstances
 from tutelage.recipes import validate
-from tutelage.records import RunFolder, write_json
+from tutelage.records import RunFolder
 from tutelage.runs.finished import subnets_of, with_its_student
 from tutelage.runs.measuring import image_size
 from tutelage.runs.opened import open_model
@@ -309,6 +309,5 @@ def _enter(model: Path, lines: Sequence[dict[str, Any]], command: str) -> None:
     place = RunFolder(model)
     if not (model.is_dir() and place.recipe.exists()):
         return
-    record = place.read_record()
-    record["bench"] = {**circumstances(command), "lines": list(lines)}
-    write_json(place.record, record)
+    with place.changing() as record:
+        record["bench"] = {**circumstances(command), "lines": list(lines)}
