@@ -9,7 +9,7 @@ from tiny import recipe
 
 from tutelage.data.digits import digits
 from tutelage.records import RunFolder
-from tutelage.runs import measuring, readings, train
+from tutelage.runs import measuring, train
 
 
 @pytest.fixture
@@ -69,15 +69,13 @@ def test_test_is_read_again_only_when_asked_and_then_entered(mine: RunFolder, ca
 def test_what_is_entered_while_test_is_read_stays(
     mine: RunFolder, call: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    measure = readings.add_test
-
     def meanwhile(*arguments: Any) -> None:
-        measure(*arguments)
+        measuring.add_test(*arguments)
         with mine.changing() as record:
             record["bench"] = {"lines": []}
             measuring.enter_reading(record, "another command", "of others")
 
-    monkeypatch.setattr(readings, "add_test", meanwhile)
+    monkeypatch.setattr("tutelage.runs.readings.add_test", meanwhile)
     before = mine.read_record()
     assert call("evaluate", mine.path, "--test").code == 0
     after = mine.read_record()
