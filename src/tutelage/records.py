@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, final
+from typing import IO, Any, BinaryIO, final
 
 try:
     import fcntl
@@ -242,27 +242,19 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError):
         raise RunError(f"{folder} cannot be a folder: a file is in its way.") from None
     with (folder / ".lock").open("a") as held:
-        if fcntl is not None:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunError(
-                    f"Another `{what}` works in {folder}. Wait for it, or stop it first."
-                ) from None
+        if not _hold(held, wait=False):
+            raise RunError(f"Another `{what}` works in {folder}. Wait for it, or stop it first.")
         yield
 
 
-@contextmanager
-def _in_turn(file: Path) -> Iterator[None]:
-    """Waits until no other process is here.
-
-    Args:
-        file: stays as it is, and is never replaced.
-    """
-    with file.open("r+b" if os.access(file, os.W_OK) else "rb") as held:
-        if fcntl is not None:
-            fcntl.flock(held, fcntl.LOCK_EX)
-        yield
+def _hold(file: IO[Any], *, wait: bool) -> bool:
+    """Holds an open file against other processes until it is closed; whether that succeeded."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def remove(path: Path) -> None:
@@ -413,7 +405,9 @@ class RunFolder:
             RunError: as `read_record`.
         """
         self.require()
-        with _in_turn(self.recipe):
+        mode = "r+b" if os.access(self.recipe, os.W_OK) else "rb"
+        with self.recipe.open(mode) as held:  # the one file that is never replaced
+            _hold(held, wait=True)
             record = self.read_record()
             yield record
             write_json(self.record, record)

@@ -61,7 +61,10 @@ hundred-thousandth of its maximum has no attention. Which blocks a sub-net keeps
 
 The abstract says that sub-nets gain over individually trained ones while "preserving the original
 performance of full-nets", and that all of this is "without extra computation cost". With this
-package: not yet measured.
+package (benchmarks/README.md, "One network of three depths"; ResNet-20, 14 and 8, CIFAR-10 with
+2,500 labels, three seeds): not shown. Sub-nets were 1.2 and 3.6 points above the same networks
+trained alone and the whole 0.3, with intervals that hold 0; one run of all depths took the time of
+the three runs. Each term alone is not measured.
 """
 
 from math import inf

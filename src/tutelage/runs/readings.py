@@ -111,7 +111,6 @@ def evaluate(
             "out."
         )
     extras.digest()  # refuses a file that is not there before anything is measured
-    since = deepcopy(record)
     name = named_student(record, subnet)
     recipe = validate(record["recipe"], str(place.recipe))
     # Nothing is trained; on validation alone the teacher need not be there any more.
@@ -123,7 +122,7 @@ def evaluate(
         seen = look(students_of(built)[name], built.validation, built, device)
         again: dict[str, Any] = {"validation_accuracy": accuracy(seen)}
         if with_test:
-            measured = deepcopy(record)
+            since, measured = deepcopy(record), deepcopy(record)
             weigh(built, device)
             more = f": {extras}" if extras.keys else ""
             add_test(measured, place, built, device, command, f"{purpose}{more}")
